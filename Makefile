@@ -1,0 +1,66 @@
+# Everything installs into .venv from hash-locked requirements. `make help` lists the targets.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+UV = $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help run live setup setup-dev test check bench lock protos clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: $(VENV)/.product  ## start the whole system with the simulated exchange
+	@exec $(BIN)/tracker up
+
+live: $(VENV)/.product  ## the same against Binance's public market data
+	@exec $(BIN)/tracker up --exchange binance
+
+setup: $(VENV)/.product  ## install the product
+setup-dev: $(VENV)/.dev  ## install the product and the development tools
+
+test: $(VENV)/.dev  ## the whole test suite, on real parts
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev  ## linter, formatter check, import directions, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## the benchmarks, with a table of ratios
+	$(BIN)/tracker bench all
+
+protos: $(VENV)/.dev  ## generate the gRPC code from protos/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/*.proto
+
+lock: $(VENV)/bin/uv  ## resolve the dependencies anew into the lock files (names and hashes only)
+	echo 'uv' | $(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header - -o requirements-bootstrap.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove the virtual environment (the data in .data stays)
+	rm -rf $(VENV)
+
+# The host's Python 3.11 or 3.12, whatever it is called there.
+$(VENV)/bin/uv: requirements-bootstrap.lock
+	@for p in $(PYTHON) python3.12 python3.11 python3 python; do \
+	  if $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1; then python=$$p; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python 3.11 or 3.12 is needed and was not found (set PYTHON=/path/to/python3.12)." >&2; exit 1; fi; \
+	echo "setting up .venv with $$($$python --version)"; \
+	$$python -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bootstrap.lock
+	@touch $@
+
+$(VENV)/.product: $(VENV)/bin/uv requirements.lock pyproject.toml
+	@if [ ! -e $(VENV)/.dev ]; then echo "installing packages (about 500 MB, once)"; \
+	  $(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; fi
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/uv requirements-dev.lock pyproject.toml
+	@echo "installing packages and development tools"
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.product

@@ -1,0 +1,170 @@
+"""Every environment variable of the suite, once.
+
+Only `main()`, `flow()` and `create_app()` build a `Settings`; everything else takes values.
+Names are those of the original Go suite (contract section 8). Any secret can come from a file: `<NAME>_FILE`.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SECRETS = ("JWT_SECRET", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
+EXAMPLE_JWT_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - the value of .env.example, refused outside ENV=local
+_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+
+def go_duration_seconds(value: Any) -> float:
+    """Seconds of a duration as Go's `time.ParseDuration` reads it (`15m`, `1h30m`, `10s`); a bare number is seconds."""
+    if isinstance(value, int | float):
+        seconds = float(value)
+    else:
+        text = str(value).strip()
+        parts = _GO_DURATION.findall(text)
+        if parts and "".join(n + u for n, u in parts) == text:
+            seconds = sum(float(n) * _GO_UNITS[u] for n, u in parts)
+        elif re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = float(text)
+        else:
+            raise ValueError(f"not a duration: {text!r} (use 15m, 168h or 10s)")
+    if seconds <= 0:
+        raise ValueError(f"a duration must be positive: {value!r}")
+    return seconds
+
+
+def split_address(address: str, default_port: int, default_host: str = "127.0.0.1") -> tuple[str, int]:
+    """(host, port) of `host:port`, `:port`, `host`, `[::1]:port` or an http(s) URL."""
+    text = re.sub(r"^[a-z]+://", "", address.strip()).rstrip("/")
+    found = re.fullmatch(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:]*))(?::(?P<port>\d{1,5}))?", text)
+    if not found or int(found["port"] or 0) > 65535:
+        raise ValueError(f"not an address: {address!r} (use host:port or :port)")
+    host = found["six"] or found["host"] or default_host
+    return host, int(found["port"] or default_port)
+
+
+def _symbols(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(s.strip().upper() for s in value.split(",") if s.strip())
+    return value
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(s.strip() for s in value.split(",") if s.strip())
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
+Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class Settings(BaseSettings):
+    """The environment, parsed. Unset and empty variables take the defaults; wrong ones raise a ValidationError that names them."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    env: str = "local"
+    log_level: str = "INFO"
+
+    # Where services listen. SERVER_ADDR (as `:8088`) is the aggregator's and the dashboard's name for it.
+    host: str = Field(default="127.0.0.1", validation_alias="BIND_HOST")
+    http_port: int | None = None
+    grpc_port: int | None = None
+    server_addr: str | None = None
+    health_port: int = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
+    port_offset: int = 0
+
+    # PostgreSQL of the one service that reads this.
+    postgres_host: str = "127.0.0.1"
+    postgres_port: int | None = None  # 5434 for the profile service, 5432 for authorization
+    postgres_user: str = "postgres"
+    postgres_password: SecretStr = SecretStr("postgres")
+    postgres_db: str | None = None  # profile_db, auth_db
+
+    jwt_secret: SecretStr | None = None
+    jwt_access_ttl: Duration = 15 * 60.0
+    jwt_refresh_ttl: Duration = 168 * 3600.0
+
+    redis_addr: str = "127.0.0.1:6379"
+    auth_service_addr: str = "127.0.0.1:50051"
+    socket_service_addr: str = "127.0.0.1:50052"
+    aggregator_addr: str = "127.0.0.1:8088"
+    ingest_addr: str = "127.0.0.1:8101"  # the aggregator asks there which streams really run
+
+    brokers: str | None = None
+    kafka_brokers: str | None = None
+    kafka_topic: str | None = None
+    kafka_group_id: str | None = None
+
+    clickhouse_addr: str = "127.0.0.1:8123"
+    clickhouse_user: str = "default"
+    clickhouse_password: SecretStr = SecretStr("postgres")
+    clickhouse_database: str = "crypto"
+    clickhouse_table: str = "market_tickers"
+    batch_size: int = Field(default=100, ge=1)
+    batch_timeout: Duration = 10.0
+
+    exchange: Literal["simulated", "binance"] = "simulated"
+    exchange_ws_url: str | None = None  # defaults: VENUES in flows/venues
+    exchange_rest_url: str | None = None
+    symbols: Symbols = ()  # always-on symbols, uppercase; ("*",) is all that trade
+    raw_retention_bytes: int = Field(default=10_000_000_000, ge=1)
+
+    allowed_lateness_ms: int = Field(default=200, ge=0)
+    revision_horizon: Duration = 30 * 60.0
+    push_window: Duration = 0.05
+    stale_after: Duration = 60.0
+    allowed_origins: Words = ()
+
+    data_dir: Path = Path(".data")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in SECRETS:
+            if path := os.environ.get(f"{name}_FILE"):
+                try:
+                    values[name.lower()] = Path(path).read_text(encoding="utf-8").strip()
+                except OSError as error:
+                    raise ValueError(f"{name}_FILE: {error}") from error
+        return values
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Self:
+        for name in ("redis_addr", "auth_service_addr", "aggregator_addr", "clickhouse_addr", "server_addr"):
+            if value := getattr(self, name):
+                split_address(value, 0)
+        return self
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Kafka's `bootstrap.servers`: BROKERS, or KAFKA_BROKERS as the original's ETL named it."""
+        return self.brokers or self.kafka_brokers or f"127.0.0.1:{9092 + self.port_offset}"
+
+    @property
+    def clickhouse_http(self) -> tuple[str, int]:
+        """(host, port) of ClickHouse's HTTP interface; the native port 9000 is read as 8123 (callers warn)."""
+        host, port = split_address(self.clickhouse_addr, 8123)
+        return host, 8123 if port == 9000 else port
+
+    def listen(self, default_port: int) -> tuple[str, int]:
+        """(host, port) an HTTP service binds: HTTP_PORT, else SERVER_ADDR, else the default plus PORT_OFFSET."""
+        if self.http_port is not None:
+            return self.host, self.http_port
+        if self.server_addr:
+            return split_address(self.server_addr, default_port, self.host)
+        return self.host, default_port + self.port_offset
+
+    def checked_jwt_secret(self) -> str:
+        """JWT_SECRET, or a ValueError that says why it can't be used."""
+        secret = self.jwt_secret.get_secret_value() if self.jwt_secret else ""
+        if len(secret.encode()) < 32:
+            raise ValueError("JWT_SECRET must have at least 32 bytes (make one: openssl rand -hex 32)")
+        if secret == EXAMPLE_JWT_SECRET and self.env != "local":
+            raise ValueError("JWT_SECRET is the example value; set your own (make one: openssl rand -hex 32)")
+        return secret
