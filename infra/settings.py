@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     http_port: int | None = None
     grpc_port: int | None = None
     server_addr: str | None = None
-    health_port: int = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
+    health_port: int = (
+        0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
+    )
     port_offset: int = 0
 
     # PostgreSQL of the one service that reads this.

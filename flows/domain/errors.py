@@ -1,15 +1,15 @@
 """The error tree of the suite's domain.
 
-    TrackerError
-    ├── InvalidRecord          a record that can't be used: goes to the DLQ with the reason
-    ├── InvalidSymbol          a symbol the exchange does not trade, or that can't be held
-    ├── OutOfRange             an offset or time that the log does not hold (any more)
-    ├── WrongLog               a snapshot taken from another Kafka cluster or topic
-    ├── DeliveryFailed         a sink could not confirm what it wrote
-    └── ExchangeError
-        ├── ExchangeUnreachable    no network, refused, timed out: retried
-        ├── ExchangeBlocked        HTTP 451 or 403: this address may not use the exchange
-        └── RateLimited            HTTP 429 or 418, with the seconds to wait
+TrackerError
+├── InvalidRecord          a record that can't be used: goes to the DLQ with the reason
+├── InvalidSymbol          a symbol the exchange does not trade, or that can't be held
+├── OutOfRange             an offset or time that the log does not hold (any more)
+├── WrongLog               a snapshot taken from another Kafka cluster or topic
+├── DeliveryFailed         a sink could not confirm what it wrote
+└── ExchangeError
+    ├── ExchangeUnreachable    no network, refused, timed out: retried
+    ├── ExchangeBlocked        HTTP 451 or 403: this address may not use the exchange
+    └── RateLimited            HTTP 429 or 418, with the seconds to wait
 """
 
 
