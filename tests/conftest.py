@@ -1,4 +1,4 @@
-"""Real stores for the tests: each starts when the first test asks for it, once a session, and ends with it."""
+"""Real stores for the tests: each starts when a session's first test asks for it, and ends with it."""
 
 import contextlib
 import secrets

@@ -1,4 +1,4 @@
-"""The embedded ClickHouse: the chDB engine behind `infra.local.clickhouse_server`, in a process of its own."""
+"""The embedded ClickHouse: the chDB engine behind `infra.local.clickhouse_server`, in its own process."""
 
 import sys
 import urllib.error
@@ -11,7 +11,7 @@ from infra.local.part import LOOPBACK, Part
 def answers(host: str, port: int) -> str | None:
     """None when the server answers /ping, else the reason."""
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/ping", timeout=2) as response:  # noqa: S310
+        with urllib.request.urlopen(f"http://{host}:{port}/ping", timeout=2) as response:
             return None if response.read() == b"Ok.\n" else "not ClickHouse"
     except (urllib.error.URLError, OSError) as error:
         return f"{host}:{port}: {error}"

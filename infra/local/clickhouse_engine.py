@@ -1,4 +1,4 @@
-"""One chDB engine for many callers: queries with their own database, settings and parameters, as ClickHouse has them."""
+"""One chDB engine for many callers: each query has its own database, settings and parameters."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from flows.domain.errors import TrackerError
 MEMORY_LIMIT = 1_500_000_000
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
-# Enough of ClickHouse's lexer to find the words of a statement that stand outside of strings, names and comments.
+# Enough of ClickHouse's lexer to find a statement's words outside of strings, quoted names and comments.
 _TOKEN = re.compile(
     rb"""(?P<skip> \s+ | --[^\n]* | \#[^\n]* | /\*.*?\*/ )
        | (?P<quoted> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*` )
@@ -99,8 +99,8 @@ def split_insert(text: bytes) -> tuple[bytes, str, bytes] | None:
 class Engine:
     """chDB on a directory of its own.
 
-    Each query gets a connection (about 1 ms): settings and database are state of the connection, so that queries of
-    different clients can't see each other's, and run beside each other as on a ClickHouse server.
+    Each query gets a connection (about 1 ms): settings and database are state of the connection, so that
+    queries of different clients can't see each other's, and run beside each other as on a ClickHouse server.
     """
 
     def __init__(self, data: Path) -> None:

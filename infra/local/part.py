@@ -1,7 +1,7 @@
 """What a supervised process is, and how one is started, awaited and stopped.
 
-Everything that runs locally is a `Part`: a foreground child process that is configured by its command line and
-environment, answers a readiness probe, and goes away on one signal.
+Everything that runs locally is a `Part`: a foreground child process that is configured by its command line
+and environment, answers a readiness probe, and goes away on one signal.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ def nothing_to_prepare() -> None:
 class Part:
     """One process of the stack.
 
-    `ready` returns None when the process does its work, else the reason; it may block for two seconds at most.
-    `prepare` runs before each start, after the parts in `after` are ready: it makes what the process needs on disk,
-    is idempotent, repairs what a `kill -9` left behind, and may take minutes on the first run.
+    `ready` returns None when the process does its work, else the reason; it blocks for two seconds at most.
+    `prepare` runs before each start: it makes what the process needs on disk, is idempotent, repairs what a
+    `kill -9` left behind, and may take minutes on the first run.
     """
 
     name: str
@@ -81,7 +81,7 @@ def refuses(host: str, port: int) -> str | None:
 
 
 def run_as(user: str | None) -> dict[str, Any]:
-    """The arguments that make `subprocess` run something as `user`, with that user's group and no other; None: as we are."""
+    """Arguments that make `subprocess` run something as `user` and its group; None: as we are."""
     if user is None:
         return {}
     account = pwd.getpwnam(user)
@@ -91,9 +91,9 @@ def run_as(user: str | None) -> dict[str, Any]:
 def spawn(part: Part, log: Path, base_env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start the part's process with its output appended to `log`. Call it from the main thread only.
 
-    The child leads a session of its own, so a Ctrl-C in the terminal reaches the supervisor alone. On Linux the kernel
-    sends it its stop signal should this process die without a word; that signal is tied to the thread which started
-    the child, hence the main thread.
+    The child leads a session of its own, so a Ctrl-C in the terminal reaches the supervisor alone. On Linux
+    the kernel sends it its stop signal should this process die without a word; that signal is tied to the
+    thread which started the child, hence the main thread.
     """
 
     def die_with_parent() -> None:
@@ -126,7 +126,7 @@ def wait_ready(part: Part, process: subprocess.Popen[bytes], timeout_s: float = 
 
 
 def stop(part: Part, process: subprocess.Popen[bytes], grace_s: float = 8.0) -> None:
-    """Send the part's stop signal, and SIGKILL to its whole session when it is still there after `grace_s`."""
+    """Send the part's stop signal, and SIGKILL to its whole session when it is there after `grace_s`."""
     if process.poll() is None:
         process.send_signal(part.stop_signal)
         try:

