@@ -9,11 +9,8 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
 from infra.local.kafka_jars import Progress, cache_dir, ensure_jars
-from infra.local.part import LOOPBACK, Part, PartFailed, free_port, refuses
+from infra.local.part import LOOPBACK, Part, PartFailed, free_port
 
 OLDEST_JAVA = 17
 JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
@@ -30,26 +27,13 @@ logger.server.level = info
 """
 
 
-def answers(bootstrap_servers: str) -> str | None:
-    """None when the cluster answers a metadata request with a broker in it, else the reason."""
-    host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
-    if reason := refuses(host, int(port)):
-        return reason
-    try:
-        admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-        metadata = admin.list_topics(timeout=2)
-    except KafkaException as error:
-        return str(error)
-    return None if metadata.brokers else "no broker has joined the cluster"
-
-
 def kafka(data: Path, port: int, progress: Progress = lambda done, total: None) -> Part:
     """A Kafka broker on 127.0.0.1:`port` with its log in `data`; `progress` hears of jars being fetched."""
     log4j = data / "log4j2.properties"
     return Part(
         "kafka",
         [*_jvm(), f"-Dlog4j2.configurationFile={log4j}", "kafka.Kafka", str(data / "server.properties")],
-        ready=lambda: answers(f"{LOOPBACK}:{port}"),
+        probe=f"kafka://{LOOPBACK}:{port}",
         address=f"{LOOPBACK}:{port}",
         prepare=lambda: _prepare(data, port, progress),
     )

