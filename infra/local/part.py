@@ -46,6 +46,8 @@ class Part:
     command: Sequence[str]
     probe: str = ""  # the URL that infra.local.probes asks; "": it is ready when it runs
     address: str = ""  # where its clients reach it, for people
+    health: str = ""  # URL of its /readyz where the probe is something else
+    note: str = ""  # what people should know, e.g. that the usual port was busy
     env: Mapping[str, str] = field(default_factory=dict)  # on top of the inherited environment
     after: tuple[str, ...] = ()
     prepare: Callable[[], None] = nothing_to_prepare

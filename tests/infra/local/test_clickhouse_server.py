@@ -47,9 +47,7 @@ def test_clickhouse_connect_with_its_defaults(clickhouse: str, table: str) -> No
     rows = [(n, f"row {n}") for n in range(20_000)]
     client.insert(table, rows, column_names=["a", "b"])
     assert client.query(f"SELECT a, b FROM {table} ORDER BY a").result_rows == rows
-    found = client.query(
-        f"SELECT b FROM {table} WHERE a = {{a:UInt32}} AND b = {{b:String}}", {"a": 7, "b": "row 7"}
-    )
+    found = client.query(f"SELECT b FROM {table} WHERE a = {{a:UInt32}} AND b = {{b:String}}", {"a": 7, "b": "row 7"})
     assert found.result_rows == [("row 7",)]
     assert client.command(f"SELECT count() FROM {table}") == 20_000
 
@@ -72,9 +70,7 @@ def test_the_database_of_a_client(clickhouse: str) -> None:
 def test_deduplication_token_decides(clickhouse: str, table: str) -> None:
     client = client_of(clickhouse)
     for token in ("one", "one", "two"):
-        client.insert(
-            table, [(1, "x")], column_names=["a", "b"], settings={"insert_deduplication_token": token}
-        )
+        client.insert(table, [(1, "x")], column_names=["a", "b"], settings={"insert_deduplication_token": token})
     assert client.command(f"SELECT count() FROM {table}") == 2
 
 
@@ -119,9 +115,7 @@ def test_gzipped_body(http: httpx.Client, table: str) -> None:
 
 def test_parameters_are_not_sql(http: httpx.Client) -> None:
     text = "it's \\ {x} ; DROP"
-    answer = http.post(
-        "/", params={"param_text": text, "default_format": "TSVRaw"}, content="SELECT {text:String}"
-    )
+    answer = http.post("/", params={"param_text": text, "default_format": "TSVRaw"}, content="SELECT {text:String}")
     assert answer.text == text + "\n"
 
 
@@ -135,9 +129,7 @@ def test_parameters_are_not_sql(http: httpx.Client) -> None:
         ("INSERT INTO missing FORMAT TSV\n1\n", 404, 60),
     ],
 )
-def test_errors_have_clickhouses_status_and_code(
-    http: httpx.Client, query: str, status: int, code: int
-) -> None:
+def test_errors_have_clickhouses_status_and_code(http: httpx.Client, query: str, status: int, code: int) -> None:
     answer = http.post("/", content=query)
     assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
     assert answer.text.startswith(f"Code: {code}. DB::Exception:")
@@ -227,8 +219,8 @@ def test_one_server_a_directory(tmp_path: Path) -> None:
     [
         (b"INSERT INTO t FORMAT Native\n\x01\x02", (b"INSERT INTO t ", "Native", b"\x01\x02")),
         (b"insert into t (a, `FORMAT x`) format TSV\r\n1\n", (b"insert into t (a, `FORMAT x`) ", "TSV", b"1\n")),
-        (b"/* FORMAT CSV */ INSERT INTO t FORMAT JSONEachRow {}", (b"/* FORMAT CSV */ INSERT INTO t ", "JSONEachRow", b"{}")),
-        (b"INSERT INTO t SETTINGS a = 'FORMAT x' FORMAT CSV 1", (b"INSERT INTO t SETTINGS a = 'FORMAT x' ", "CSV", b"1")),
+        (b"/* FORMAT CSV */ INSERT INTO t FORMAT JSON {}", (b"/* FORMAT CSV */ INSERT INTO t ", "JSON", b"{}")),
+        (b"INSERT INTO t SETTINGS a='FORMAT x' FORMAT CSV 1", (b"INSERT INTO t SETTINGS a='FORMAT x' ", "CSV", b"1")),
         (b"INSERT INTO t VALUES (1)", None),
         (b"INSERT INTO t SELECT 1 FORMAT JSON", None),
         (b"SELECT 1 FORMAT Native", None),

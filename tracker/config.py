@@ -1,0 +1,60 @@
+"""What the subcommands share: the settings, with `.env` and options, and how problems are shown."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from flows.domain.errors import TrackerError
+from infra.local.state import STATE_FILE, StackState
+from infra.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+DataDir = Annotated[Path | None, typer.Option(help="Where state lives (DATA_DIR; default .data).")]
+Exchange = Annotated[str | None, typer.Option(help="simulated or binance (EXCHANGE).", metavar="simulated|binance")]
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and exit 1."""
+    print(message, file=sys.stderr, flush=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def problems_shown() -> Iterator[None]:
+    """Errors made on purpose are a message and exit code 1, not a stack trace."""
+    try:
+        yield
+    except TrackerError as error:
+        fail(f"error: {error}")
+
+
+def load_settings(**options: Any) -> Settings:
+    """The environment, with `.env` of this directory and of the checkout below it, and the options that are given.
+
+    The real environment wins over `.env`, an option over both.
+    """
+    for file in (Path.cwd() / ".env", ROOT / ".env"):
+        for name, value in dotenv_values(file).items():
+            if value is not None:
+                os.environ.setdefault(name, value)
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        fail("error: " + "; ".join(wrong))
+
+
+def running_homes(settings: Settings) -> list[tuple[Path, StackState]]:
+    """The data directories under DATA_DIR whose stack runs, the asked exchange's first."""
+    root = settings.data_dir.absolute()
+    homes = sorted(file.parent for file in root.glob(f"*/{STATE_FILE}"))
+    states = [(home, state) for home in homes if (state := StackState.read(home)) and state.is_running()]
+    return sorted(states, key=lambda found: found[0].name != settings.exchange)

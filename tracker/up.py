@@ -1,0 +1,124 @@
+"""`tracker up`: the whole stack in the foreground."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.local.settle import settle_ports
+from infra.local.stack import StackConfig, base_env, build_parts, external, home_of, selected
+from infra.local.state import StackState, end_leftovers, only_stack
+from infra.local.supervisor import Supervisor
+from tracker.config import DataDir, Exchange, fail, load_settings, problems_shown
+
+
+def up(
+    more_recordings: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files for --recording.")
+    ] = None,
+    *,
+    exchange: Exchange = None,
+    recording: Annotated[
+        list[Path] | None,
+        typer.Option(help="Play recorded frames, their times moved to now.", metavar="FILE..."),
+    ] = None,
+    data_dir: DataDir = None,
+    port_offset: Annotated[
+        int | None, typer.Option(help="Added to every default port (PORT_OFFSET).", metavar="N")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Start these parts and what they need, e.g. profile,exchange.", metavar="PART,..."),
+    ] = None,
+) -> None:
+    """Start the whole stack and stay in the foreground; Ctrl-C stops it.
+
+    Prints `ready: URL` when every part is healthy. Data stays in the data directory for the next start.
+    """
+    settings = load_settings(exchange=exchange, data_dir=data_dir, port_offset=port_offset)
+    recordings = [*(recording or []), *(more_recordings or [])]
+    if more_recordings and not recording:
+        fail(f"error: unexpected argument {more_recordings[0]} (recordings: --recording FILE...)")
+    if recordings and settings.exchange == "binance":
+        fail("error: --recording is played by the simulated exchange; leave out --exchange binance")
+    for file in recordings:
+        if not file.is_file():
+            fail(f"error: no such recording: {file}")
+    parts = tuple(word.strip() for word in (only or "").split(",") if word.strip())
+    config = StackConfig(settings, home_of(settings, recordings), parts, tuple(recordings))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    with problems_shown():
+        run_stack(config, stop)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        # A download that was cut short would hold the interpreter until it is done.
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def run_stack(config: StackConfig, stop: threading.Event) -> None:
+    """Run the stack until `stop` is set. Raises TrackerError when it can't start or can't go on."""
+    began = time.monotonic()
+    names = selected(config)
+    say = Console(len(max(names, key=len)), began)
+    with only_stack(config.home):
+        if left := end_leftovers(config.home):
+            say.line(f"ended {left} processes that a killed stack had left")
+        ports = settle_ports(config.settings, set(names) - set(external(config.settings)))
+        say.line(f"starting {len(names)} parts, data and logs in {shown(config.home)}")
+        for name, note in ports.notes.items():
+            say.part(name, note)
+        parts = build_parts(config, ports, say.jars)
+        state = StackState.of_this_process(config.settings.exchange, time.time_ns() // 1_000_000)
+        state.write(config.home)
+        supervisor = Supervisor(parts, config.home, state=state, report=say.part, env=base_env(config, ports))
+        supervisor.run(stop, on_ready=lambda: say.ready(config, ports.main.get("profile")), on_stop=say.stopping)
+    say.line("stopped")
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class Console:
+    """Short lines for people: time since the start, part, what happened."""
+
+    def __init__(self, width: int, began: float) -> None:
+        self._width, self._began = width, began
+        self._lock = threading.Lock()  # jars are fetched in other threads
+
+    def line(self, text: str) -> None:
+        """A line about the stack."""
+        with self._lock:
+            print(f"{time.monotonic() - self._began:6.1f}s  {text}", flush=True)
+
+    def part(self, name: str, text: str) -> None:
+        """A line about a part."""
+        self.line(f"{name:<{self._width}}  {text}")
+
+    def jars(self, done: int, total: int) -> None:
+        """Progress of the first run's download."""
+        if done == 1:
+            self.part("kafka", f"fetching its {total} jars (45 MB, once for this user)")
+        elif done == total or done % 10 == 0:
+            self.part("kafka", f"{done} of {total} jars")
+
+    def stopping(self) -> None:
+        """Somebody asked to stop."""
+        self.line("stopping")
+
+    def ready(self, config: StackConfig, profile_port: int | None) -> None:
+        """The line everybody waits for."""
+        took = time.monotonic() - self._began
+        self.line(f"all parts are up after {took:.1f} s; `tracker status` shows them, Ctrl-C stops them")
+        if profile_port is None:
+            print(f"ready: {', '.join(selected(config))}", flush=True)
+        else:
+            print(f"ready: http://127.0.0.1:{profile_port}", flush=True)
