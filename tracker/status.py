@@ -1,0 +1,96 @@
+"""`tracker status`: every part of the running stack, asked now."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.local.state import StackState
+from tracker.config import DataDir, Exchange, fail, load_settings, running_homes
+from tracker.vitals import StackVitals, examine
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    *,
+    exchange: Exchange = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show every part: up or down, lag, age of the last event, subscriptions; exit 1 unless all are up."""
+    settings = load_settings(exchange=exchange, data_dir=data_dir)
+    running = running_homes(settings)
+    if exchange is not None:
+        running = [found for found in running if found[0].name == exchange]
+    if not running:
+        _nothing_runs(settings.data_dir.absolute(), as_json)
+    home, state = running[0]
+    vitals = examine(state)
+    if as_json:
+        typer.echo(json.dumps(_as_json(home, state, vitals), indent=2))
+    else:
+        _show(home, state, vitals)
+        for other, _ in running[1:]:
+            typer.echo(f"another stack runs in {other}")
+    if not all(part.up for part in vitals.parts):
+        raise typer.Exit(1)
+
+
+def _nothing_runs(root: Path, as_json: bool) -> None:
+    text = f"no stack is running in {root}; start one with `make run` or `tracker up`"
+    if as_json:
+        typer.echo(json.dumps({"running": False, "detail": text, "parts": []}, indent=2))
+        raise typer.Exit(1)
+    fail(text)
+
+
+def _as_json(home: Path, state: StackState, vitals: StackVitals) -> dict[str, Any]:
+    return {
+        "running": True,
+        "ok": all(part.up for part in vitals.parts),
+        "exchange": state.exchange,
+        "home": str(home),
+        "pid": state.pid,
+        "parts": [{**asdict(part), "state": "up" if part.up else "down"} for part in vitals.parts],
+        "subscriptions": vitals.subscriptions,
+    }
+
+
+def _show(home: Path, state: StackState, vitals: StackVitals) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("part", "state", "address", "pid", "uptime", "restarts", "lag", "last event", ""):
+        table.add_column(heading, justify="right" if heading in {"pid", "restarts", "lag"} else "left")
+    for part in vitals.parts:
+        table.add_row(
+            part.name,
+            "[green]up[/]" if part.up else "[red]down[/]",
+            part.address,
+            str(part.pid or ""),
+            _age(part.uptime_s),
+            str(part.restarts or ""),
+            "" if part.lag is None else str(part.lag),
+            "" if part.last_event_age_s is None else f"{part.last_event_age_s:.1f} s ago",
+            part.hint or part.note,
+        )
+    console = Console(width=None if Console().is_terminal else 200)
+    console.print(f"{state.exchange} exchange, data in {home}, up for {_age(time.time() - state.started_ms / 1000)}")
+    console.print(table)
+    if any(part.name == "aggregator" for part in vitals.parts):
+        console.print(f"subscriptions: {_subscriptions(vitals.subscriptions)}")
+
+
+def _subscriptions(found: Any) -> str:
+    return "unknown (the aggregator does not answer)" if found is None else json.dumps(found)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
