@@ -1,0 +1,216 @@
+"""What every HTTP service of ours shares: problem details, the body limit, health endpoints, a graceful server."""
+
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 64 * 1024
+PROBLEM_JSON = "application/problem+json"
+_LOOPBACK_TWIN = {"127.0.0.1": "::1", "localhost": "::1"}
+
+log = logging.getLogger(__name__)
+
+
+class FieldError(BaseModel):
+    """One thing wrong with a request: where (`body.name`, `query.symbol`) and what."""
+
+    location: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details; `errors` only where single fields are wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, errors: list[FieldError] | None = None
+) -> Response:
+    """A problem answer; its title is the status' own phrase."""
+    body = Problem(title=_phrase(status), status=status, detail=detail, errors=errors).model_dump(exclude_none=True)
+    # A client can make us quote half a surrogate pair, which has no UTF-8.
+    content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(content, status, dict(headers or {}), PROBLEM_JSON)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route, for OpenAPI: each status with a problem document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"model": Problem, "description": _phrase(status), "content": {PROBLEM_JSON: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def install_problems(app: FastAPI, statuses: Mapping[type[Exception], int] | None = None) -> None:
+    """Answer every error as a problem document, and refuse bodies over 64 KiB.
+
+    `statuses` is the service's table of domain errors; their text becomes `detail`, and an attribute
+    `retry_after_s` of the error becomes Retry-After.
+    """
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+    for error_type, status in (statuses or {}).items():
+        app.add_exception_handler(error_type, _domain_error(status))
+    app.add_middleware(BodyLimit)
+
+
+def health_router(ready: Callable[[], Awaitable[str | None]]) -> APIRouter:
+    """`/livez`, `/readyz` (= `/healthz`) and `/metrics`. `ready` gives None, or the reason for a 503."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz", response_model=None)
+    @router.get("/healthz", response_model=None)
+    async def readyz() -> dict[str, str] | Response:
+        reason = await ready()
+        return {"status": "ok"} if reason is None else problem(503, reason)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class BodyLimit:
+    """ASGI middleware: takes in the whole body, up to a limit, before the application sees the request.
+
+    What has been received is counted, so that a chunked body without Content-Length is limited too.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = await self._read(scope, receive)
+        if request is None:
+            answer = problem(413, f"the body may have at most {self._max_bytes} bytes")
+            await answer(scope, receive, send)
+            return
+        pending = [request]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Message | None:
+        """The request as one message (or the client's leaving), None when it is too long."""
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared[:20]) > self._max_bytes:
+            return None
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
+    """Run the application until SIGTERM or SIGINT, then finish open requests (5 s at most) and exit 0.
+
+    A loopback host is served on ::1 too, where it exists. `options` go to `uvicorn.Config`.
+    A port that is taken: exit 1 with a message.
+    """
+    # uvicorn stops gracefully and then raises the signal again for whoever handled it before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        sockets = _listen(host, port)
+    except OSError as error:
+        sys.exit(f"cannot listen on {host}:{port}: {error.strerror or error}")
+    usual = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 5}
+    log.info("listening on http://%s:%d", host, sockets[0].getsockname()[1])
+    server = uvicorn.Server(uvicorn.Config(app, **(usual | options)))
+    server.run(sockets)
+    if not server.started:
+        sys.exit(1)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockets = [socket.create_server((host, port), family=family, backlog=2048)]
+    if twin := _LOOPBACK_TWIN.get(host):
+        try:
+            port = sockets[0].getsockname()[1]
+            sockets.append(socket.create_server((twin, port), family=socket.AF_INET6, backlog=2048))
+        except OSError as error:
+            log.info("not listening on [%s]:%d: %s", twin, port, error)
+    return sockets
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # FastAPI says 400 to a body that is not UTF-8, or is JSON beyond what Python's parser takes.
+    if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
+        return problem(422, "the body is not JSON in UTF-8")
+    return problem(error.status_code, str(error.detail), error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [_field_error(one) for one in error.errors()]
+    detail = "; ".join(f"{one.location}: {one.message}" for one in errors[:5])
+    return problem(422, detail, errors=errors)
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    where = error["loc"][:1] if error["type"] == "json_invalid" else error["loc"]
+    # Never the input itself: it may be a password.
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "json_invalid":
+        message = f"not JSON: {error['ctx']['error']}"
+    return FieldError(location=".".join(str(part) for part in where), message=message)
+
+
+def _domain_error(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, error: Exception) -> Response:
+        retry_after_s = getattr(error, "retry_after_s", None)
+        headers = None if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
+        return problem(status, str(error), headers)
+
+    return handler
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again after this answer, so the server logs it with its trace.
+    return problem(500, "something went wrong here; the log says what")

@@ -1,0 +1,220 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, Field
+
+from api.http import MAX_BODY_BYTES, health_router, install_problems, problem_responses
+
+
+class Busy(Exception):
+    retry_after_s = 2.4
+
+
+class Thing(BaseModel):
+    name: str = Field(min_length=1)
+    size: int = 1
+
+
+def make_app() -> FastAPI:
+    app = FastAPI()
+    install_problems(app, {Busy: 503})
+
+    @app.post("/things", responses=problem_responses(413, 422))
+    async def create(thing: Thing) -> Thing:
+        return thing
+
+    @app.post("/ignores-body")
+    async def ignores_body() -> dict[str, str]:
+        return {}
+
+    @app.get("/busy")
+    async def busy() -> None:
+        raise Busy("come back later")
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "short and stout", {"X-Handle": "yes"})
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("secret inside")
+
+    return app
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(make_app(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def assert_problem(response: httpx.Response, status: int) -> dict[str, object]:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, object] = response.json()
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    assert "Traceback" not in response.text
+    return document
+
+
+async def test_a_good_request_passes(client: httpx.AsyncClient) -> None:
+    response = await client.post("/things", json={"name": "ada"})
+    assert (response.status_code, response.json()) == (200, {"name": "ada", "size": 1})
+
+
+async def test_wrong_fields_are_named_without_their_values(client: httpx.AsyncClient) -> None:
+    document = assert_problem(await client.post("/things", json={"name": "", "size": "much-secret"}), 422)
+    assert [error["location"] for error in document["errors"]] == ["body.name", "body.size"]  # type: ignore[attr-defined]
+    assert "much-secret" not in str(document)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"name":"\xff"}',
+        b'{"name":"\\ud800"}',
+        b'{"name":NaN}',
+        b'{"name":null}',
+        b'{"name":1}',
+        b"[" * 60_000,
+        b'{"name":' + b"1" * 60_000 + b"}",
+    ],
+)
+async def test_bad_bodies_are_422(client: httpx.AsyncClient, body: bytes) -> None:
+    response = await client.post("/things", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422)
+
+
+async def test_half_a_surrogate_pair_in_a_key_is_no_crash(client: httpx.AsyncClient) -> None:
+    body = b'{"\\ud800":1}'
+    assert_problem(await client.post("/things", content=body, headers={"Content-Type": "application/json"}), 422)
+
+
+@pytest.mark.parametrize("path", ["/things", "/ignores-body"])
+async def test_a_body_too_long_is_413(client: httpx.AsyncClient, path: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(65):
+            yield b"x" * 1024
+
+    assert_problem(await client.post(path, content=b"x" * (MAX_BODY_BYTES + 1)), 413)
+    assert_problem(await client.post(path, content=chunks()), 413)
+    assert_problem(await client.post(path, headers={"Content-Length": "9" * 30}), 413)
+
+
+async def test_a_body_of_just_the_limit_passes(client: httpx.AsyncClient) -> None:
+    start, end = b'{"name":"', b'"}'
+    body = start + b"x" * (MAX_BODY_BYTES - len(start) - len(end)) + end
+    response = await client.post("/things", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200
+
+
+async def test_http_errors_keep_their_headers(client: httpx.AsyncClient) -> None:
+    response = await client.get("/teapot")
+    assert assert_problem(response, 418)["detail"] == "short and stout"
+    assert response.headers["x-handle"] == "yes"
+    assert_problem(await client.get("/nowhere"), 404)
+    response = await client.put("/things")
+    assert_problem(response, 405)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_domain_errors_go_by_the_table(client: httpx.AsyncClient) -> None:
+    response = await client.get("/busy")
+    assert assert_problem(response, 503)["detail"] == "come back later"
+    assert response.headers["retry-after"] == "2"
+
+
+async def test_the_unexpected_is_500_without_its_text(client: httpx.AsyncClient) -> None:
+    assert "secret inside" not in str(assert_problem(await client.get("/broken"), 500))
+
+
+async def test_openapi_documents_problems(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    answers = document["paths"]["/things"]["post"]["responses"]
+    assert answers["422"]["content"]["application/problem+json"]["schema"]["$ref"] == "#/components/schemas/Problem"
+    assert "Problem" in document["components"]["schemas"]
+    assert "HTTPValidationError" not in str(answers)
+
+
+async def test_health_tells_why_not() -> None:
+    reasons: list[str | None] = [None, "no database", "no database"]
+
+    async def ready() -> str | None:
+        return reasons.pop(0)
+
+    app = FastAPI()
+    app.include_router(health_router(ready))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        assert assert_problem(await client.get("/readyz"), 503)["detail"] == "no database"
+        assert_problem(await client.get("/healthz"), 503)
+        assert "python_info" in (await client.get("/metrics")).text
+
+
+SERVER = """
+import logging
+from fastapi import FastAPI
+from api.http import serve
+logging.basicConfig(level="INFO")
+serve(FastAPI(), "127.0.0.1", {port})
+"""
+
+
+def served(port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SERVER.format(port=port)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def port_in_log(process: subprocess.Popen[str]) -> int:
+    assert process.stderr
+    for line in process.stderr:
+        if "listening on http" in line:
+            return int(line.rpartition(":")[2])
+    raise AssertionError("the server ended without listening")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_with_exit_0(number: signal.Signals) -> None:
+    process = served(0)
+    try:
+        port = port_in_log(process)
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:
+            assert client.get(f"http://127.0.0.1:{port}/openapi.json").status_code == 200
+            if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6"):  # noqa: PTH110
+                assert client.get(f"http://[::1]:{port}/openapi.json").status_code == 200
+        process.send_signal(number)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_taken_port_is_an_error_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = served(port)
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        _, output = process.communicate()
+        timer.cancel()
+    assert process.returncode == 1
+    assert f"127.0.0.1:{port}" in output
