@@ -111,6 +111,9 @@ def _properties(log_dir: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.num.partitions": "4",
         # Consumers of one machine join together or not at all: waiting for stragglers only slows every start.
         "group.initial.rebalance.delay.ms": "0",
+        # After a kill -9 the controller refuses the new process until the old one's session has run out.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
         "log.retention.check.interval.ms": "60000",
     }
