@@ -21,9 +21,7 @@ class HealthServer:
                     self._answer(200, b'{"status":"ok"}')
                 elif path in ("/readyz", "/healthz"):
                     reason = ready()
-                    status = (
-                        {"status": "ok"} if reason is None else {"status": "unavailable", "detail": reason}
-                    )
+                    status = {"status": "ok"} if reason is None else {"status": "unavailable", "detail": reason}
                     self._answer(200 if reason is None else 503, json.dumps(status).encode())
                 elif path == "/metrics":
                     self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)

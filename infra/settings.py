@@ -64,7 +64,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 class Settings(BaseSettings):
-    """The environment, parsed. Unset and empty variables take the defaults; wrong ones raise a ValidationError that names them."""
+    """The environment, parsed; unset and empty variables take the defaults, wrong ones raise a ValidationError."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -76,9 +76,7 @@ class Settings(BaseSettings):
     http_port: int | None = None
     grpc_port: int | None = None
     server_addr: str | None = None
-    health_port: int = (
-        0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
-    )
+    health_port: int = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
     port_offset: int = 0
 
     # PostgreSQL of the one service that reads this.

@@ -1,0 +1,105 @@
+"""A Bytewax sink that writes to Kafka and confirms: no epoch commits before its records are delivered.
+
+Bytewax's own KafkaSink has no delivery callback and loses records silently when the broker is away.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, Message, Producer
+
+from flows import drain
+from flows.channels import PARTITIONER
+from flows.domain.errors import DeliveryFailed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record to write; `timestamp` in ms."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class KafkaSink(FixedPartitionedSink[Record, None]):
+    """Items are (partition of the source as text, Record): the source's partitions spread the writing over workers."""
+
+    def __init__(self, bootstrap_servers: str, parts: int) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._parts = parts
+
+    def list_parts(self) -> list[str]:
+        """As many as the source has partitions."""
+        return [str(part) for part in range(self._parts)]
+
+    def part_fn(self, item_key: str) -> int:
+        """The part whose name is the key."""
+        return int(item_key)
+
+    def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> "KafkaSinkPart":
+        """One part, with a producer of its own."""
+        return KafkaSinkPart(self._bootstrap_servers)
+
+
+class KafkaSinkPart(StatefulSinkPartition[Record, None]):
+    """Writes in order, without waiting; `snapshot` waits until all is delivered."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._error: KafkaError | None = None
+        config: dict[str, Any] = {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "partitioner": PARTITIONER,
+            "compression.type": "lz4",
+            "linger.ms": 5,
+            "queue.buffering.max.kbytes": 32_768,
+            "message.timeout.ms": 0,  # a broker that is away is waited for
+        }
+        self._producer = Producer(config)
+
+    def write_batch(self, items: list[Record]) -> None:
+        """Hand the records to the producer; waits while its buffer is full."""
+        for record in items:
+            while True:
+                try:
+                    self._producer.produce(
+                        record.topic,
+                        value=record.value,
+                        key=record.key,
+                        timestamp=record.timestamp,
+                        headers=record.headers,
+                        on_delivery=self._delivered,
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                    self._check()
+        self._producer.poll(0)
+        self._check()
+
+    def snapshot(self) -> None:
+        """Wait until every record is delivered, so that the epoch may commit."""
+        while self._producer.flush(0.5):
+            self._check()
+        self._check()
+
+    def close(self) -> None:
+        """Deliver what is left."""
+        self.snapshot()
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._error = error
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise DeliveryFailed(f"Kafka refused a record: {self._error.str()}")
+        if len(self._producer) and drain.overdue():
+            raise DeliveryFailed("Kafka is away; the records of this epoch come again after the restart")

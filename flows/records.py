@@ -1,0 +1,87 @@
+"""Records of the raw topics, decoded from JSON: typed, in chunks, one poison record never spoiling its neighbours."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from flows.domain.errors import InvalidRecord
+from flows.domain.market import NO_TIME
+from flows.domain.miniticker import MiniTicker
+
+
+class RawTrade(msgspec.Struct, gc=False, rename={
+    "event_type": "e", "event_time": "E", "symbol": "s", "agg_id": "a", "price": "p", "quantity": "q",
+    "first_trade_id": "f", "last_trade_id": "l", "trade_time": "T", "is_buyer_maker": "m",
+}):  # fmt: skip
+    """A record of `binance.raw.aggtrade`: trade, heartbeat or subscription (`flows.domain.market.LogRecord`)."""
+
+    event_type: str
+    event_time: int = NO_TIME
+    symbol: str | None = None
+    agg_id: int | None = None
+    price: str | None = None
+    quantity: str | None = None
+    first_trade_id: int | None = None
+    last_trade_id: int | None = None
+    trade_time: int | None = None
+    is_buyer_maker: bool | None = None
+    on: bool | None = None
+
+
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_trade = msgspec.json.Decoder(RawTrade)
+
+
+def decode_trades(values: Sequence[bytes | None]) -> "list[RawTrade | InvalidRecord]":
+    """Each value as a RawTrade, or the reason why it is none; the same however the values are chunked."""
+    try:
+        joined = b"\n".join(values)  # type: ignore[arg-type]
+    except TypeError:  # a record without a value
+        return [_decode_one(value) for value in values]
+    # One call for the chunk, where no record can have reached into its neighbour: each holds no line break, and
+    # every line break stands between two objects, which no JSON value allows but the top level.
+    boundaries = len(values) - 1
+    if joined.count(b"\n") == boundaries == joined.count(b"}\n{"):
+        try:
+            decoded: list[RawTrade | InvalidRecord] = [*_trade.decode_lines(joined)]
+        except _UNDECODABLE:
+            decoded = []
+        if len(decoded) == len(values):
+            return decoded
+    return [_decode_one(value) for value in values]
+
+
+def _decode_one(value: bytes | None) -> RawTrade | InvalidRecord:
+    if value is None:
+        return InvalidRecord("record without a value")
+    try:
+        return _trade.decode(value)
+    except _UNDECODABLE as error:
+        return InvalidRecord(f"bad JSON: {error}")
+
+
+class RawMiniTicker(msgspec.Struct, gc=False, tag_field="e", tag="24hrMiniTicker", rename={
+    "event_time": "E", "symbol": "s", "close": "c", "open": "o", "high": "h", "low": "l",
+}):  # fmt: skip
+    """A record of `binance.raw.miniticker`."""
+
+    event_time: int
+    symbol: str
+    close: str
+    open: str
+    high: str
+    low: str
+
+
+_miniticker = msgspec.json.Decoder(RawMiniTicker)
+
+
+def decode_miniticker(value: bytes | None) -> MiniTicker:
+    """A value of `binance.raw.miniticker`. Raises InvalidRecord."""
+    if value is None:
+        raise InvalidRecord("record without a value")
+    try:
+        raw = _miniticker.decode(value)
+    except _UNDECODABLE as error:
+        raise InvalidRecord(f"bad JSON: {error}") from error
+    return MiniTicker.of(raw.symbol, raw.event_time, raw.close, raw.open, raw.high, raw.low)

@@ -1,0 +1,146 @@
+"""Raw trades in Kafka to one-second statistics on Redis and Kafka.
+
+Run it: `python -m bytewax.run flows.second_stats -r RECOVERY_DIR -s 10 -b 0`
+(make the directory once: `python -m bytewax.recovery RECOVERY_DIR 1`; one directory a flow).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import Sink
+from prometheus_client import Counter, Gauge
+
+from flows import drain
+from flows.channels import (
+    SECOND_STATS_GROUP,
+    SECONDSTAT,
+    create_topics,
+    raw_aggtrade,
+    secondstat_channel,
+    secondstat_last_key,
+)
+from flows.connectors.kafka_sink import KafkaSink, Record
+from flows.connectors.kafka_source import Chunk, KafkaSource
+from flows.connectors.redis_sink import LastValue, RedisSink
+from flows.dlq import poison_record
+from flows.domain.partition import PartitionStats
+from flows.domain.second_stat import SecondStat
+from flows.records import decode_trades
+from infra.health import serve_health
+from infra.logs import setup_logging
+from infra.settings import Settings, split_address
+
+RECORDS = Counter("second_stats_records", "Records of the raw log, by what became of them", ["outcome"])
+PUBLISHED = Counter("second_stats_published", "SecondStats published, revisions included")
+WATERMARK = Gauge("second_stats_watermark_ms", "Event time up to which the log is known", ["partition"])
+HOLES = Gauge("second_stats_open_holes", "Runs of missing aggregate ids", ["partition"])
+
+Output = SecondStat | Record
+
+
+class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
+    """The core at work on one partition: chunks in, SecondStats and DLQ records out."""
+
+    def __init__(self, allowed_lateness_ms: int, revision_horizon_ms: int, snapshot: bytes | None) -> None:
+        self._stats = PartitionStats(allowed_lateness_ms, revision_horizon_ms)
+        if snapshot is not None:
+            self._stats.restore(snapshot)
+
+    def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Output], bool]:
+        """Process the chunks in order."""
+        out: list[Output] = []
+        for chunk in values:
+            decoded = decode_trades(chunk.values)
+            for output in self._stats.process(zip(decoded, chunk.received_ms, strict=True)):
+                if isinstance(output, SecondStat):
+                    out.append(output)
+                else:
+                    out.append(poison_record(chunk, output.index, output.reason))
+        self._count(values[-1].partition, out)
+        return out, StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[Output], bool]:
+        """The end of the input closes nothing: there are no partial seconds."""
+        return (), StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> bytes:
+        """The partition's whole state."""
+        return self._stats.snapshot()
+
+    def _count(self, partition: int, out: list[Output]) -> None:
+        for outcome, number in self._stats.counts.items():
+            RECORDS.labels(outcome).inc(number)
+        self._stats.counts.clear()
+        PUBLISHED.inc(sum(isinstance(output, SecondStat) for output in out))
+        WATERMARK.labels(partition).set(self._stats.watermark)
+        HOLES.labels(partition).set(self._stats.holes)
+
+
+def stat_record(item: tuple[str, Output]) -> tuple[str, Record] | None:
+    """A SecondStat as the record of `binance.secondstat`; others are not for this sink."""
+    part, stat = item
+    if not isinstance(stat, SecondStat):
+        return None
+    return part, Record(SECONDSTAT.name, stat.symbol.encode(), stat.to_json(), stat.timestamp)
+
+
+def last_value(item: tuple[str, Record]) -> tuple[str, LastValue]:
+    """A SecondStat record as what Redis gets."""
+    part, record = item
+    assert record.key is not None
+    assert record.value is not None
+    symbol = record.key.decode()
+    return part, LastValue(secondstat_last_key(symbol), secondstat_channel(symbol), record.value)
+
+
+def rejected(item: tuple[str, Output]) -> tuple[str, Record] | None:
+    """The DLQ records among the outputs."""
+    part, output = item
+    return (part, output) if isinstance(output, Record) else None
+
+
+def build_flow(
+    source: Source[tuple[str, Chunk]],
+    stats_sink: Sink[tuple[str, Record]],
+    last_sink: Sink[tuple[str, LastValue]],
+    rejects_sink: Sink[tuple[str, Record]],
+    *,
+    allowed_lateness_ms: int = 200,
+    revision_horizon_ms: int = 30 * 60 * 1000,
+) -> Dataflow:
+    """The pipeline; state is kept by Kafka partition. Step ids key recovery and never change."""
+    flow = Dataflow("second_stats")
+    chunks = op.input("raw_trades", flow, source)
+    outputs = op.stateful_batch(
+        "second_stats", chunks, lambda state: SecondStatsStep(allowed_lateness_ms, revision_horizon_ms, state)
+    )
+    records = op.filter_map("published", outputs, stat_record)
+    op.output("kafka", records, stats_sink)
+    op.output("redis", op.map("last_values", records, last_value), last_sink)
+    op.output("dlq", op.filter_map("rejected", outputs, rejected), rejects_sink)
+    return flow
+
+
+def flow() -> Dataflow:
+    """The flow on its real ends; what `bytewax.run` looks for."""
+    settings = Settings()
+    setup_logging(settings.log_level)
+    drain.install()
+    brokers = settings.bootstrap_servers
+    raw = raw_aggtrade(settings.raw_retention_bytes)
+    topic = replace(raw, name=settings.kafka_topic or raw.name)
+    create_topics(brokers, [topic.dlq, SECONDSTAT] if settings.kafka_topic else [raw, raw.dlq, SECONDSTAT])
+    source = KafkaSource(brokers, topic.name, SECOND_STATS_GROUP)
+    serve_health(settings.host, settings.health_port, source.liveness.reason)
+    return build_flow(
+        source,
+        KafkaSink(brokers, raw.partitions),
+        RedisSink(*split_address(settings.redis_addr, 6379), raw.partitions, order_by=("timestamp", "revision")),
+        KafkaSink(brokers, raw.partitions),
+        allowed_lateness_ms=settings.allowed_lateness_ms,
+        revision_horizon_ms=round(settings.revision_horizon * 1000),
+    )

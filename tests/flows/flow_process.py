@@ -1,0 +1,82 @@
+"""A dataflow as its users run it: `python -m bytewax.run`, in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+
+def make_recovery(directory):
+    directory.mkdir()
+    subprocess.run([sys.executable, "-m", "bytewax.recovery", str(directory), "1"], check=True)
+    return directory
+
+
+@contextmanager
+def running_flow(module, recovery, log, **environment):
+    """The running process; killed at the end if a test did not stop it."""
+    command = [sys.executable, "-m", "bytewax.run", module, "-r", str(recovery), "-s", "1", "-b", "0"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=output, stdout=output)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+
+def poll_until(condition, seconds=60, what="condition"):
+    """The first truthy value of `condition()`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true in {seconds} s")
+
+
+def create_topic(brokers, name, partitions):
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+
+
+class TopicReader:
+    """Everything in a topic so far, read on at each call."""
+
+    def __init__(self, brokers, topic):
+        self._consumer = Consumer(
+            {"bootstrap.servers": brokers, "group.id": "test-reader", "enable.auto.commit": False}
+        )
+        partitions = poll_until(
+            lambda: self._consumer.list_topics(topic, timeout=10).topics[topic].partitions, what=f"topic {topic}"
+        )
+        self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+        self.messages = []
+
+    def read(self):
+        while batch := self._consumer.consume(10_000, timeout=0.2):
+            self.messages += [m for m in batch if m.error() is None]
+        return self.messages
+
+    def close(self):
+        self._consumer.close()
+
+
+def produce(brokers, topic, records):
+    """(key, value, partition or None, headers) in order, delivered."""
+    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
+    failures = []
+    for key, value, partition, headers in records:
+        place = {} if partition is None else {"partition": partition}
+        producer.produce(
+            topic, value, key, headers=headers, on_delivery=lambda e, _: failures.append(e) if e else None, **place
+        )
+        producer.poll(0)
+    producer.flush(30)
+    assert not failures
