@@ -7,7 +7,7 @@ Those that last take `duration_ms` (default: until cleared), `rate` (the share o
 | fault | does | also takes |
 | --- | --- | --- |
 | `cut` | resets the TCP connections of all clients now | `streams`: only of those that listen to one of these |
-| `blackhole` | keeps them open, but neither sends nor reads for `duration_ms`; what falls into it is lost | `streams` |
+| `blackhole` | keeps them open, but neither sends nor reads; what falls into it is lost | `streams` |
 | `serverShutdown` | sends the event that comes before a planned stop | `close_after_ms`: then closes the connections |
 | `duplicates` | sends frames twice | |
 | `reorder` | sends frames late, after later ones | `delay_ms`, default 50 |
@@ -16,7 +16,7 @@ Those that last take `duration_ms` (default: until cleared), `rate` (the share o
 | `bad_frames` | sends malformed frames besides the trades | `kinds`: of truncated, types, decimals, invalid_row |
 | `clock_skew` | shifts `E` | `offset_ms` |
 | `rest_errors` | fails REST requests | `status` (default 500), `retry_after_s`, `path`: only paths with this in it |
-| `clear` | ends all faults | `of`: only this one |
+| `clear` | ends all faults, black holes too | `of`: only this one |
 """
 
 import heapq

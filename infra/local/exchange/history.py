@@ -95,9 +95,18 @@ class SymbolHistory:
             if start_ms <= trade.trade_ms <= end_ms:
                 yield trade
 
+    def before(self, moment_ms: int) -> Iterator[Trade]:
+        """Trades with T < moment_ms, the last one first."""
+        # Rows from this one on are not older than the moment.
+        end = bisect_left(range(self._rows), moment_ms + self._disorder_ms, key=lambda n: self._read(n).trade_ms)
+        return (trade for trade in self._backwards(end) if trade.trade_ms < moment_ms)
+
     def newest_first(self) -> Iterator[Trade]:
         """All trades, the last one first."""
-        for end in range(self._rows, 0, -_BLOCK):
+        return self._backwards(self._rows)
+
+    def _backwards(self, rows: int) -> Iterator[Trade]:
+        for end in range(rows, 0, -_BLOCK):
             yield from reversed(list(self._range(max(0, end - _BLOCK), end)))
 
     def close(self) -> None:

@@ -70,7 +70,8 @@ def klines(history: SymbolHistory, interval: str, start_ms: int | None, end_ms: 
     first = max(first, oldest.trade_ms // width * width)
     final = min(final, first + (limit - 1) * width)
     traded = _traded(history, first, final, width)
-    close = _close_before(history, first)
+    before = next((trade for trade in history.before(first) if trade.trade_count), None)
+    close = before.price if before else None
     filled = []
     for open_ms in range(first, final + 1, width):
         candle = traded.get(open_ms)
@@ -98,14 +99,3 @@ def _single_trades(history: SymbolHistory, start_ms: int, end_ms: int) -> Iterat
     for trade in history.between(start_ms, end_ms):
         for _, quantity in trade.pieces():
             yield trade.trade_ms, trade.price, quantity, trade.buyer_is_maker
-
-
-def _close_before(history: SymbolHistory, moment_ms: int) -> int | None:
-    """The price of the last trade before a moment, looked for in the minute, the hour, the day … before it."""
-    for reach in (_MINUTE, _HOUR, _DAY, moment_ms):
-        price = None
-        for trade in history.between(moment_ms - reach, moment_ms - 1):
-            price = trade.price
-        if price is not None:
-            return price
-    return None

@@ -124,7 +124,7 @@ class Rest:
             trades = file.between(start_ms, end_ms if end_ms is not None else 2**62)
             found = list(islice((t for t in trades if t.listed), limit))
         elif end_ms is not None:
-            before = (t for t in file.newest_first() if t.listed and t.trade_ms <= end_ms)
+            before = (t for t in file.before(end_ms + 1) if t.listed)
             found = list(islice(before, limit))[::-1]
         else:
             found = self._history.newest(symbol, limit)

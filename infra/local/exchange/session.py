@@ -1,6 +1,7 @@
 """The life of a stream connection: accepted, kept alive, held to its limits, ended."""
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ class Sessions:
         self._hub.connections.add(connection)
         self._hub.subscribe(connection, streams)
         try:
-            await self._receive(connection)
+            with contextlib.suppress(ConnectionError):
+                await self._receive(connection)
         finally:
             self._hub.remove(connection)
         return socket
@@ -80,7 +82,6 @@ class Sessions:
             elif message.type is WSMsgType.PONG:
                 if bytes(message.data) in connection.pings:
                     connection.pings.clear()
-                    connection.pong_s = loop.time()
             elif message.type is WSMsgType.TEXT:
                 await socket.send_str(answer(message.data, connection, self._hub))
             elif message.type is WSMsgType.BINARY:
@@ -98,16 +99,15 @@ class Sessions:
                     continue
                 if now_s - connection.opened_s >= rules.max_age_s:
                     self.end(connection, b"24 hours are over")
-                elif connection.pings and now_s - connection.pong_s >= rules.pong_within_s:
+                elif now_s - next(iter(connection.pings.values()), now_s) >= rules.pong_within_s:
                     logger.info("dropped a connection that answered no ping for %.0f s", rules.pong_within_s)
                     connection.transport.abort()
-                elif now_s - connection.ping_s >= rules.ping_every_s:
+                elif now_s - connection.pinged_s >= rules.ping_every_s:
                     await self._ping(connection, now_s)
 
     async def _ping(self, connection: Connection, now_s: float) -> None:
         payload = str(int(now_s * 1000)).encode()
-        connection.ping_s = now_s
-        connection.pings.add(payload)
+        connection.pinged_s = connection.pings[payload] = now_s
         try:
             await connection.socket.ping(payload)
         except ConnectionError:

@@ -55,8 +55,9 @@ class Simulation:
             exchange.faults.set(order, exchange.clock.now_ms())
             return 0
         if fault == "clear":
-            exchange.faults.clear(options(order, {"of": ""})["of"])
-            return 0
+            of = options(order, {"of": ""})["of"]
+            exchange.faults.clear(of)
+            return self._unsilence() if of in ("", "blackhole") else 0
         if fault == "cut":
             return self._cut(options(order, {"streams": []}))
         if fault == "blackhole":
@@ -82,6 +83,12 @@ class Simulation:
             if chosen["duration_ms"]:
                 asyncio.get_running_loop().call_later(chosen["duration_ms"] / 1000, connection.unsilence)
         return len(hit)
+
+    def _unsilence(self) -> int:
+        silent = [connection for connection in self._exchange.hub.connections if connection.silent]
+        for connection in silent:
+            connection.unsilence()
+        return len(silent)
 
     def _shutdown(self, chosen: dict[str, Any]) -> int:
         self._exchange.engine.announce_shutdown()

@@ -33,8 +33,8 @@ class Connection:
         self.transport = transport
         self.is_combined, self.micro = is_combined, micro
         self.streams: dict[str, None] = {}  # in the order of subscription
-        self.opened_s = self.pong_s = self.ping_s = asyncio.get_running_loop().time()
-        self.pings: set[bytes] = set()  # payloads not answered yet
+        self.opened_s = self.pinged_s = asyncio.get_running_loop().time()
+        self.pings: dict[bytes, float] = {}  # payload -> when it was sent, until a pong answers
         self.messages = SlidingWindow(MAX_MESSAGES_A_SECOND, 1.0)
         self.outgoing: list[bytes] = []
         self.silent = False
@@ -57,13 +57,15 @@ class Connection:
     def silence(self) -> None:
         """Neither send nor read, with the TCP connection left open."""
         self.silent = True
-        self.transport.pause_reading()
+        self.outgoing.clear()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def unsilence(self) -> None:
         """Go on."""
         if self.silent:
             self.silent = False
-            self.pong_s = asyncio.get_running_loop().time()
+            self.pings.clear()
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 

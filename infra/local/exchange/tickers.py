@@ -142,6 +142,8 @@ class Tickers:
     def add(self, trades: Iterable[Trade]) -> None:
         """Take trades in."""
         for trade in trades:
+            if not trade.trade_count:
+                continue
             closed = self.by_symbol[trade.symbol].add(trade)
             self._changed.add(trade.symbol)
             if closed:

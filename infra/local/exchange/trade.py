@@ -10,6 +10,7 @@ class Trade(NamedTuple):
     """An aggregate trade: `trade_count` individual trades of one price, side and time.
 
     `price` and `quantity` are in 1e-8 units, times in ms. `wire`, where set, is the payload to send instead of our own.
+    A `trade_count` of 0 marks the exchange's invalid rows (p = q = "0", f = l = -1), which count for nothing.
     An unlisted trade happened (candles hold it), but neither the stream nor REST's aggTrades shows it.
     """
 
@@ -28,7 +29,7 @@ class Trade(NamedTuple):
     @property
     def last_id(self) -> int:
         """The id of its last individual trade."""
-        return self.first_id + self.trade_count - 1
+        return self.first_id + max(self.trade_count, 1) - 1
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """(trade id, quantity) of each individual trade; the quantities add up exactly."""

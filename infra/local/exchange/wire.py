@@ -11,7 +11,7 @@ from infra.local.exchange.trade import UNIT, Trade
 
 _AGG_TRADE = b'{"e":"aggTrade","E":%d,"s":"%b","a":%d,"p":"%d.%08d","q":"%d.%08d","f":%d,"l":%d,"T":%d,"m":%b,"M":true}'
 _TRADE = b'{"e":"trade","E":%d,"s":"%b","t":%d,"p":"%d.%08d","q":"%d.%08d","T":%d,"m":%b,"M":true}'
-_TIMES = re.compile(rb'"([ET])":(\d+)')
+_TIMES = re.compile(rb'"([ET])"(\s*:\s*)\d+')
 _BOOLEANS = (b"false", b"true")
 
 
@@ -23,7 +23,7 @@ def decimal(units: int) -> str:
 def retimed(payload: bytes, event: int, trade: int) -> bytes:
     """The payload with other `E` and `T`, and every other byte kept."""
     times = {b"E": event, b"T": trade}
-    return _TIMES.sub(lambda found: b'"%b":%d' % (found[1], times[found[1]]), payload)
+    return _TIMES.sub(lambda found: b'"%b"%b%d' % (found[1], found[2], times[found[1]]), payload)
 
 
 def agg_trade(trade: Trade, micro: bool = False) -> bytes:
