@@ -1,0 +1,256 @@
+"""The command `tracker` as people run it: a process, its output, its exit code."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.local.part import is_free
+from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS, STORE_PORTS
+from infra.local.state import StackState
+
+TRACKER = [sys.executable, "-m", "tracker"]
+STORES = "redis,postgres-auth,clickhouse,kafka"
+
+
+def eventually(condition: Callable[[], Any], within_s: float = 20) -> Any:
+    deadline = time.monotonic() + within_s
+    pause = threading.Event()
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.05)
+    return result
+
+
+class Tracker:
+    """Runs `tracker` with a data directory and a port range of its own."""
+
+    def __init__(self, directory: Path, offset: int) -> None:
+        self.directory, self.offset = directory, offset
+        self.home = directory / "data" / "simulated"
+        hidden = {*STORE_VARIABLES, "HTTP_PORT", "GRPC_PORT", "SERVER_ADDR"}
+        self.env = {name: value for name, value in os.environ.items() if name not in hidden}
+        self.env |= {"DATA_DIR": str(directory / "data"), "PORT_OFFSET": str(offset)}
+        self._stacks: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*TRACKER, *words],
+            capture_output=True,
+            text=True,
+            env=self.env | env,
+            cwd=self.directory,
+            timeout=60,
+            check=False,
+        )
+
+    def up(self, *words: str, **env: str) -> tuple[subprocess.Popen[str], list[str]]:
+        """A stack that is ready, and the lines it wrote until then."""
+        process = subprocess.Popen(
+            [*TRACKER, "up", *words], stdout=subprocess.PIPE, text=True, env=self.env | env, cwd=self.directory
+        )
+        self._stacks.append(process)
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.startswith("ready: "):
+                return process, lines
+        raise AssertionError("\n".join(lines))
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        return {part["name"]: part for part in json.loads(self("status", "--json").stdout)["parts"]}
+
+    def end(self) -> None:
+        for process in self._stacks:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(20)
+            if process.stdout:
+                process.stdout.close()
+
+
+STORE_VARIABLES = ("BROKERS", "KAFKA_BROKERS", "REDIS_ADDR", "POSTGRES_HOST", "CLICKHOUSE_ADDR")
+
+
+@pytest.fixture
+def tracker(store_data: Path, request: pytest.FixtureRequest) -> Iterator[Tracker]:
+    usual = {*STORE_PORTS.values(), *SERVICE_PORTS.values(), *HEALTH_PORTS.values()}
+    offset = next(n for n in range(11_000, 15_000, 211) if all(is_free(port + n) for port in usual))
+    directory = store_data / request.node.name
+    directory.mkdir()
+    runner = Tracker(directory, offset)
+    yield runner
+    runner.end()
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    state = StackState.read(home)
+    return [psutil.Process(part.pid) for part in state.parts if part.pid] if state else []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_up_is_ready_and_stops_cleanly(tracker: Tracker, sign: signal.Signals) -> None:
+    process, lines = tracker.up("--only", "redis,exchange")
+    assert lines[-1] == "ready: redis, exchange"
+    children = processes_of(tracker.home)
+    assert len(children) == 2
+    process.send_signal(sign)
+    process.send_signal(sign)  # an impatient second one changes nothing
+    assert process.wait(15) == 0
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_second_stack_on_the_same_data_is_refused(tracker: Tracker) -> None:
+    process, _ = tracker.up("--only", "redis")
+    second = tracker("up", "--only", "redis")
+    assert second.returncode == 1
+    assert f"already running in {tracker.home} (pid {process.pid})" in second.stderr
+    refused = tracker("reset", "--yes")
+    assert (refused.returncode, "already running" in refused.stderr) == (1, True)
+
+
+def test_starts_again_after_kill_9_of_the_supervisor(tracker: Tracker) -> None:
+    process, _ = tracker.up("--only", "redis,exchange")
+    children = processes_of(tracker.home)
+    process.kill()
+    process.wait()
+    tracker.up("--only", "redis,exchange")
+    assert not any(child.is_running() for child in children)
+    assert {part["state"] for part in tracker.status().values()} == {"up"}
+
+
+def test_a_busy_store_port_is_told_twice(tracker: Tracker) -> None:
+    port = 6379 + tracker.offset
+    with socket.create_server(("127.0.0.1", port)):
+        _, lines = tracker.up("--only", "redis")
+        row = tracker.status()["redis"]
+    note = f"port {port} is in use, took {row['address'].rpartition(':')[2]}"
+    assert any(note in line for line in lines)
+    assert row["note"] == note
+
+
+def test_a_busy_service_port_stops_it_before_anything_starts(tracker: Tracker) -> None:
+    port = 9443 + tracker.offset
+    with socket.create_server(("127.0.0.1", port)):
+        result = tracker("up", "--only", "exchange")
+    assert result.returncode == 1
+    assert f"port {port}, which exchange needs, is in use" in result.stderr
+    assert "PORT_OFFSET" in result.stderr
+    assert not (tracker.home / "logs").exists()
+
+
+def test_status_is_true(tracker: Tracker) -> None:
+    supervisor, _ = tracker.up("--only", STORES)
+    rows = tracker.status()
+    assert set(rows) == set(STORES.split(","))
+    assert {row["state"] for row in rows.values()} == {"up"}
+    assert tracker("status").returncode == 0
+    supervisor.send_signal(signal.SIGSTOP)  # so that nothing comes back while we look
+    try:
+        for name, row in rows.items():
+            psutil.Process(row["pid"]).kill()
+            found = tracker.status()
+            assert found[name]["state"] == "down"
+            assert f"tracker logs {name}" in found[name]["hint"]
+        text = tracker("status")
+        assert text.returncode == 1
+        assert text.stdout.count("down") == len(rows)
+    finally:
+        supervisor.send_signal(signal.SIGCONT)
+    healed = eventually(lambda: all(row["state"] == "up" for row in tracker.status().values()), 30)
+    assert healed
+    assert {row["restarts"] for row in tracker.status().values()} == {1}
+
+
+def test_a_hanging_part_is_down(tracker: Tracker) -> None:
+    tracker.up("--only", "redis")
+    server = psutil.Process(tracker.status()["redis"]["pid"])
+    server.suspend()
+    try:
+        assert tracker.status()["redis"]["state"] == "down"
+    finally:
+        server.resume()
+    assert tracker.status()["redis"]["state"] == "up"
+
+
+def test_status_without_a_stack(tracker: Tracker) -> None:
+    result = tracker("status")
+    assert result.returncode == 1
+    assert "no stack is running" in result.stderr
+    assert json.loads(tracker("status", "--json").stdout)["running"] is False
+
+
+def test_logs(tracker: Tracker) -> None:
+    tracker.up("--only", "redis")
+    assert "Ready to accept connections" in tracker("logs", "redis").stdout
+    assert len(tracker("logs", "redis", "-n", "1").stdout.splitlines()) == 1
+    unknown = tracker("logs", "rediss")
+    assert unknown.returncode == 1
+    assert "there is no part 'rediss'" in unknown.stderr
+
+
+def test_following_a_log(tracker: Tracker) -> None:
+    tracker.up("--only", "redis")
+    log = tracker.home / "logs" / "redis.log"
+    with subprocess.Popen(
+        [*TRACKER, "logs", "redis", "-f", "-n", "1"], stdout=subprocess.PIPE, text=True, env=tracker.env
+    ) as follower:
+        assert follower.stdout
+        follower.stdout.readline()
+        with log.open("a") as file:
+            file.write("something new\n")
+        assert follower.stdout.readline() == "something new\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 0
+
+
+def test_reset_asks_first(tracker: Tracker) -> None:
+    process, _ = tracker.up("--only", "redis")
+    process.terminate()
+    process.wait(15)
+    assert tracker("reset").returncode == 1  # nobody says yes
+    assert tracker.home.exists()
+    assert tracker("reset", "--yes").returncode == 0
+    assert not tracker.home.exists()
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tracker: Tracker) -> None:
+    (tracker.directory / ".env").write_text(
+        f"REDIS_ADDR=127.0.0.1:1\nPORT_OFFSET=1\nHTTP_PORT={8080 + tracker.offset}\n"
+    )
+    with socket.create_server(("127.0.0.1", 9443 + tracker.offset)):
+        result = tracker("up", "--only", "exchange")
+    assert f"port {9443 + tracker.offset}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["up", "--only", "nonsense"], "there is no part 'nonsense'"),
+        (["up", "--exchange", "kraken"], "EXCHANGE"),
+        (["up", "--recording", "missing.jsonl"], "no such recording: missing.jsonl"),
+        (["up", "stray"], "unexpected argument stray"),
+    ],
+)
+def test_mistakes_are_explained(tracker: Tracker, words: list[str], message: str) -> None:
+    result = tracker(*words)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_version_and_help(tracker: Tracker) -> None:
+    assert tracker("--version").stdout.startswith("tracker 0.")
+    listed = tracker("--help").stdout
+    assert all(name in listed for name in ("up", "status", "logs", "reset"))

@@ -1,0 +1,5 @@
+"""`python -m tracker` is `tracker`."""
+
+from tracker.main import main
+
+main()
