@@ -18,7 +18,7 @@ class NaiveStats:
         self.seen = set()
         self.trades = {}  # (second, symbol) -> list of trades
         self.revision = {}  # (second, symbol) -> last published revision
-        self.dirty = set()
+        self.dirty, self.pending = set(), set()  # published and touched again; not published yet
         self.published, self.rejected, self.duplicates = [], [], 0
         self.final = {}
 
@@ -53,7 +53,8 @@ class NaiveStats:
             return False
         if event is not None:
             self.watermark = max(self.watermark, event)
-        closing = {key for key in self.trades if key not in self.revision and self.closes(key[0])}
+        closing = {key for key in self.pending if self.closes(key[0])}
+        self.pending -= closing
         if closing or (kind == "heartbeat" and self.dirty):
             for key in sorted(closing | self.dirty):
                 self.revision[key] = self.revision.get(key, -1) + 1
@@ -94,8 +95,7 @@ class NaiveStats:
             return False
         key = (second, record["s"])
         self.trades.setdefault(key, []).append(record)
-        if key in self.revision:
-            self.dirty.add(key)
+        (self.dirty if key in self.revision else self.pending).add(key)
         return True
 
     def emit(self, key):
