@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -54,12 +54,22 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    with problems_shown():
-        run_stack(config, stop)
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        # A download that was cut short would hold the interpreter until it is done.
+    code = 0
+    try:
+        with problems_shown():
+            run_stack(config, stop)
+    except typer.Exit as failed:
+        code = failed.exit_code
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit now: a download that was cut short would hold the interpreter until its thread ends."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(0)
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def run_stack(config: StackConfig, stop: threading.Event) -> None:

@@ -7,8 +7,6 @@ One loop on the main thread owns all state; what blocks (preparing, probing) run
                   └── died ◄─┴────────┘   restarted with growing pauses; too often within a minute ends the stack
 """
 
-import logging
-import shutil
 import signal
 import subprocess
 import threading
@@ -22,11 +20,9 @@ from pathlib import Path
 import psutil
 
 from flows.domain.errors import TrackerError
+from infra.local.log_files import LogFiles
 from infra.local.part import Part, kill_session, spawn
 from infra.local.state import PartState, StackState
-
-log = logging.getLogger(__name__)
-LOG_LIMIT_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class Limits:
     stop_within_s: float = 12.0  # for the whole stack; what is left is killed
     tick_s: float = 0.05
     probe_every_s: float = 0.2
+    report_every_s: float = 10.0  # how often it tells why a part is not ready yet
 
 
 class StackFailed(TrackerError):
@@ -57,6 +54,7 @@ class _Unit:
     retry_at: float = 0.0
     deadline: float = 0.0
     next_probe: float = 0.0
+    next_report: float = 0.0
     was_up: bool = False
 
     def become(self, state: str, note: str | None = None) -> None:
@@ -94,7 +92,7 @@ class Supervisor:
             self._units[part.name] = _Unit(part, row)
         self._state.parts = [unit.row for unit in self._units.values()]
         self._threads = ThreadPoolExecutor(len(parts) + 1, thread_name_prefix="supervisor")
-        self._next_trim = 0.0
+        self._logs = LogFiles(home, list(self._units))
 
     def run(
         self,
@@ -109,7 +107,7 @@ class Supervisor:
         Call it from the main thread. Whatever happens, no process is left. Raises StackFailed.
         """
         ready = False
-        self._rotate_logs()
+        self._logs.rotate()
         try:
             while not stop.wait(self._limits.tick_s):
                 changed = [unit for unit in self._units.values() if self._advance(unit)]
@@ -118,14 +116,10 @@ class Supervisor:
                 if not ready and all(unit.row.state == "up" for unit in self._units.values()):
                     ready = True
                     on_ready()
-                self._trim_logs()
+                self._logs.trim()
         finally:
             on_stop()
             self._stop_all()
-
-    def log_file(self, name: str) -> Path:
-        """Where a part's output goes."""
-        return self._home / "logs" / f"{name}.log"
 
     def _advance(self, unit: _Unit) -> bool:
         """Take the unit's next step if it is due; returns whether its state changed."""
@@ -160,10 +154,11 @@ class Supervisor:
             self._died(unit, str(error))
             return
         if unit.part.command:
-            unit.process = spawn(unit.part, self.log_file(unit.part.name), self._env)
+            unit.process = spawn(unit.part, self._logs.path(unit.part.name), self._env)
             unit.row.pid = unit.process.pid
             unit.row.created_s = _created_s(unit.process.pid)
         unit.deadline = time.monotonic() + self._limits.ready_within_s
+        unit.next_report = time.monotonic() + self._limits.report_every_s
         unit.become("starting")
 
     def _after_starting(self, unit: _Unit) -> None:
@@ -182,12 +177,16 @@ class Supervisor:
             unit.become("up", unit.part.note)
             unit.was_up = True
             self._report(unit.part.name, "up again" if unit.row.restarts else "up")
-        elif now > unit.deadline:
+            return
+        if now > unit.deadline:
             self._fail(
                 unit,
                 f"{unit.part.name} ({unit.part.address}) was not ready in "
                 f"{self._limits.ready_within_s:.0f} s: {reason}",
             )
+        if now > unit.next_report:
+            unit.next_report = now + self._limits.report_every_s
+            self._report(unit.part.name, f"not ready yet: {reason}")
 
     def _died(self, unit: _Unit, reason: str = "") -> None:
         limits, now = self._limits, time.monotonic()
@@ -211,16 +210,7 @@ class Supervisor:
 
     def _fail(self, unit: _Unit, message: str) -> None:
         unit.become("failed", message)
-        raise StackFailed(f"{message}\n{self._last_words(unit)}")
-
-    def _last_words(self, unit: _Unit) -> str:
-        file = self.log_file(unit.part.name)
-        if not unit.part.command or not file.exists():
-            return ""
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - 4000))
-            lines = opened.read().decode(errors="replace").splitlines()[-8:]
-        return "\n".join([f"the end of {file}:", *(f"  {line}" for line in lines)])
+        raise StackFailed(f"{message}\n{self._logs.end_of(unit.part.name)}".rstrip())
 
     def _stop_all(self) -> None:
         """Signal each part once those that use it are gone; kill what is there when the time is up."""
@@ -245,24 +235,6 @@ class Supervisor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         wait([u.work for u in self._units.values() if u.work], timeout=max(0, deadline - time.monotonic()))
         self._state.write(self._home)
-
-    def _rotate_logs(self) -> None:
-        for name in self._units:
-            file = self.log_file(name)
-            if file.exists():
-                file.replace(file.with_suffix(".log.1"))
-
-    def _trim_logs(self) -> None:
-        """Keep each log within its limit: its content moves to .log.1, and the part goes on writing at the start."""
-        if time.monotonic() < self._next_trim:
-            return
-        self._next_trim = time.monotonic() + 5
-        for name in self._units:
-            file = self.log_file(name)
-            if file.exists() and file.stat().st_size > LOG_LIMIT_BYTES:
-                shutil.copyfile(file, file.with_suffix(".log.1"))
-                with file.open("r+b") as opened:  # the part appends, so its next line begins the file
-                    opened.truncate()
 
 
 def _created_s(pid: int) -> float | None:

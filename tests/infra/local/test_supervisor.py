@@ -140,8 +140,9 @@ def test_the_pauses_between_restarts_grow(stacks) -> None:
 
 def test_a_part_that_never_gets_ready_ends_the_stack(stacks) -> None:
     deaf = Part("deaf", [sys.executable, "-S", "-c", "import time; time.sleep(60)"], "tcp://127.0.0.1:1")
-    stack = stacks(deaf, limits=replace(QUICK, ready_within_s=0.3))
+    stack = stacks(deaf, limits=replace(QUICK, ready_within_s=0.3, report_every_s=0.1))
     stack.join()
+    assert stack.lines[0] == ("deaf", "not ready yet: 127.0.0.1:1: Connection refused")
     assert "deaf" in str(stack.error)
     assert "was not ready in" in str(stack.error)
 
