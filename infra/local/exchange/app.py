@@ -14,6 +14,7 @@ from infra.local.exchange.faults import Faults
 from infra.local.exchange.history import History
 from infra.local.exchange.limits import ConnectionAttempts, RequestWeights
 from infra.local.exchange.market import Market, Pair, Position, pairs
+from infra.local.exchange.metrics import Health
 from infra.local.exchange.recording import RecordingSource, survey
 from infra.local.exchange.rest import Rest
 from infra.local.exchange.session import KeepAlive, Sessions
@@ -84,8 +85,8 @@ class Exchange:
         """The web application; its life is the exchange's."""
         app = web.Application()
         rest = Rest(self.history, self.tickers, self.info, self.weights, self.faults, self.clock)
-        app.add_routes([*self.sessions.routes(), *rest.routes(), *Simulation(self).routes()])
-        app.add_routes([web.get("/livez", _ok), web.get("/readyz", _ok)])
+        parts = (self.sessions, rest, Simulation(self), Health(self))
+        app.add_routes([route for part in parts for route in part.routes()])
         return app
 
     async def run(self) -> None:
@@ -113,10 +114,6 @@ class Exchange:
         """Let the files go."""
         self.tickers.close()
         self.history.close()
-
-
-async def _ok(_: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})
 
 
 @contextlib.asynccontextmanager

@@ -61,7 +61,7 @@ class Clock:
 class Engine:
     """Runs the source through the faults into history, tickers and streams."""
 
-    def __init__(  # noqa: PLR0917 - wiring
+    def __init__(
         self, source: Source, faults: Faults, history: History, tickers: Tickers, hub: Hub, clock: Clock
     ) -> None:
         self._source, self._faults, self._history = source, faults, history

@@ -48,7 +48,7 @@ class Endpoint:
 class Rest:
     """Answers from the exchange's history."""
 
-    def __init__(  # noqa: PLR0917 - wiring
+    def __init__(
         self,
         history: History,
         tickers: Tickers,

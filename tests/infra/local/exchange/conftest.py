@@ -28,7 +28,7 @@ class Client:
 
     def connect(self, path: str, **options: Any) -> websockets.connect:
         """A stream connection, of a client that does not ping by itself."""
-        return websockets.connect(f"ws://127.0.0.1:{self.port}{path}", ping_interval=None, **options)
+        return websockets.connect(f"ws://127.0.0.1:{self.port}{path}", ping_interval=None, max_queue=None, **options)
 
     async def get(self, path: str, **params: Any) -> httpx.Response:
         """GET below /api/v3, or of a whole path."""

@@ -172,6 +172,7 @@ async def test_health_and_control(start):
     client = await start(rate=100.0)
     assert (await client.get("/livez")).status_code == 200
     assert (await client.get("/readyz")).status_code == 200
+    assert "exchange_trades_total" in (await client.get("/metrics")).text
     url = f"http://127.0.0.1:{client.port}/sim/rate"
     assert (await client.http.post(url, json={"rate": 5000})).status_code == 200
     assert (await client.http.post(url, json={"rate": 1e9})).status_code == 422
