@@ -1,0 +1,193 @@
+"""Minitickers in Kafka to the rows of `crypto.market_tickers` in ClickHouse, each row once.
+
+Run it: `python -m flows.clickhouse_etl`.
+"""
+
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import KafkaException
+
+from flows import drain
+from flows.channels import CLICKHOUSE_GROUP, MINITICKER, Topic, create_topics
+from flows.connectors.clickhouse_native import Column
+from flows.connectors.clickhouse_sink import ClickHouseSink
+from flows.connectors.clickhouse_table import ClickHouseTable, Server
+from flows.connectors.dead_letters import DeadLetters
+from flows.connectors.quix_batches import BatchApplication
+from flows.connectors.seen import Key
+from flows.domain.errors import InvalidRecord
+from flows.domain.market import scaled
+from infra.clickhouse.migrate import migrate
+from infra.health import serve_health
+from infra.logs import setup_logging
+from infra.settings import Settings, split_address
+
+log = logging.getLogger(__name__)
+
+DECIMAL64_LIMIT = 10**18  # 18 digits, 8 of them decimals
+TIME_LIMIT_MS = 10_413_792_000_000  # DateTime64 ends with the year 2299
+RETRY_S = 1.0
+
+
+class KafkaMsg(msgspec.Struct, gc=False):
+    """The JSON of `binance.miniticker`: times in ms, the rest as on the wire."""
+
+    message_id: str
+    event_type: str
+    event_time: int
+    receive_time: int
+    symbol: str
+    close_price: str
+    open_price: str
+    high_price: str
+    low_price: str
+    change_price: str
+    change_percent: str
+
+
+class TickerRow(NamedTuple):
+    """A row of `crypto.market_tickers`: times in ms, decimals in units of 1e-8."""
+
+    message_id: str
+    event_type: str
+    event_time: int
+    receive_time: int
+    symbol: str
+    close_price: int
+    open_price: int
+    high_price: int
+    low_price: int
+    change_price: int
+    change_percent: int
+
+    @property
+    def key(self) -> Key:
+        """What makes a miniticker the same as another."""
+        return self.symbol, self.event_time
+
+
+_TYPES = ["String", "String", "DateTime64(3)", "DateTime64(3)", "String", *["Decimal64(8)"] * 6]
+COLUMNS = [Column(name, kind) for name, kind in zip(TickerRow._fields, _TYPES, strict=True)]
+_decoder = msgspec.json.Decoder(KafkaMsg)
+
+
+def ticker_row(value: bytes | None) -> TickerRow:
+    """The row of one record. Raises InvalidRecord with the reason when it is none."""
+    if value is None:
+        raise InvalidRecord("record without a value")
+    try:
+        message = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRecord(f"bad JSON: {error}") from error
+    if not message.message_id or not message.symbol:
+        raise InvalidRecord("empty message_id or symbol")
+    return TickerRow(
+        message.message_id,
+        message.event_type,
+        _time_ms(message.event_time),
+        _time_ms(message.receive_time),
+        message.symbol,
+        _decimal(message.close_price),
+        _decimal(message.open_price),
+        _decimal(message.high_price),
+        _decimal(message.low_price),
+        _decimal(message.change_price),
+        _decimal(message.change_percent),
+    )
+
+
+def _time_ms(time_ms: int) -> int:
+    if not 0 <= time_ms < TIME_LIMIT_MS:
+        raise InvalidRecord(f"time out of range: {time_ms}")
+    return time_ms
+
+
+def _decimal(text: str) -> int:
+    units = -scaled(text[1:]) if text.startswith("-") else scaled(text)
+    if abs(units) >= DECIMAL64_LIMIT:
+        raise InvalidRecord(f"beyond Decimal64(8): {text[:60]!r}")
+    return units
+
+
+def build_app(settings: Settings, server: Server, topic: str) -> BatchApplication:
+    """The application, from the topic to the table; both exist. Raises quixstreams' errors when Kafka is away."""
+    table = ClickHouseTable(
+        server, settings.clickhouse_database, settings.clickhouse_table, COLUMNS, key=("symbol", "event_time")
+    )
+    sink = ClickHouseSink(
+        table,
+        DeadLetters(settings.bootstrap_servers),
+        ticker_row,
+        lambda row: row.key,
+        settings.batch_size,
+        settings.batch_timeout,
+    )
+    app = BatchApplication(settings.bootstrap_servers, settings.kafka_group_id or CLICKHOUSE_GROUP, sink)
+    source = app.topic(topic, value_deserializer="bytes", key_deserializer="bytes")
+    app.dataframe(source).sink(sink)
+    return app
+
+
+def unready(app: BatchApplication | None, server: Server) -> str | None:
+    """Why the ETL does not do its work, None when it does."""
+    if app is None:
+        return "waiting for Kafka and ClickHouse"
+    if not app.assigned:
+        return "no partitions assigned"
+    try:
+        urllib.request.urlopen(f"http://{server}/ping", timeout=2).close()
+    except OSError as error:
+        return f"ClickHouse at {server} is away: {error}"
+    return None
+
+
+def _keep_trying(what: str, attempt: Callable[[], object]) -> None:
+    """Call `attempt` until it succeeds or this process is to stop."""
+    said = False
+    while not drain.draining():
+        try:
+            attempt()
+            return
+        except (ClickHouseError, KafkaException) as error:
+            if not said:
+                log.warning("waiting for %s: %s", what, str(error).splitlines()[0][:300])
+                said = True
+            drain.wait(RETRY_S)
+
+
+def _clickhouse(settings: Settings) -> Server:
+    host, port = settings.clickhouse_http
+    if split_address(settings.clickhouse_addr, port)[1] != port:
+        log.warning("CLICKHOUSE_ADDR=%s is the native port: using HTTP at port %d", settings.clickhouse_addr, port)
+    return Server(host, port, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; the last batch is stored and committed first."""
+    settings = Settings()
+    setup_logging(settings.log_level)
+    drain.install()
+    server = _clickhouse(settings)
+    topic = Topic(settings.kafka_topic or MINITICKER.name, MINITICKER.partitions, MINITICKER.config)
+    app: BatchApplication | None = None
+    health = serve_health(settings.host, settings.health_port, lambda: unready(app, server))
+    log.info("health at http://%s:%d", settings.host, health.port)
+    database, table = settings.clickhouse_database, settings.clickhouse_table
+    _keep_trying(f"ClickHouse at {server}", lambda: migrate(server.connect(), database, table))
+    _keep_trying(
+        f"Kafka at {settings.bootstrap_servers}", lambda: create_topics(settings.bootstrap_servers, [topic, topic.dlq])
+    )
+    if not drain.draining():
+        app = build_app(settings, server, topic.name)
+        app.run()
+    health.close()
+
+
+if __name__ == "__main__":
+    main()

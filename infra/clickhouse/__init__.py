@@ -1,0 +1,1 @@
+"""The ClickHouse schema: numbered migrations and their runner."""
