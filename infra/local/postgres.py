@@ -61,19 +61,21 @@ class Database:
         return kept_secret(self.data / f"{self.owner}.password")
 
 
-def server_user() -> str | None:
+def server_user(cluster: Path) -> str | None:
     """Who runs the server: None for ourselves, another user for root, as whom PostgreSQL refuses to run.
 
-    The host's own `postgres` where it has one, else `nobody`: no account is created for us.
+    That is the owner of a cluster which exists, else the host's own `postgres`, else `nobody`: no account is made.
     """
     if os.geteuid() != 0:
         return None
+    if cluster.exists() and cluster.owner() != "root":
+        return cluster.owner()
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name).pw_name
         except KeyError:
             continue
-    raise PartFailed("PostgreSQL does not run as root and the host has no user `nobody`; start as an ordinary user")
+    raise PartFailed("PostgreSQL does not run as root, and there is no user `nobody`: start as an ordinary user")
 
 
 def postgres(name: str, database: Database) -> Part:
@@ -88,14 +90,14 @@ def postgres(name: str, database: Database) -> Part:
         address=f"{LOOPBACK}:{database.port}",
         prepare=lambda: _prepare(database),
         stop_signal=signal.SIGINT,  # a fast shutdown; SIGTERM would wait for the clients to leave
-        user=server_user(),
+        user=server_user(database.cluster),
     )
 
 
 def _prepare(database: Database) -> None:
     """Make the cluster, or clear what a killed server left in it."""
     password = database.owner_password()
-    _let_in(server_user(), database.data)
+    _let_in(server_user(database.cluster), database.data)
     if (database.cluster / "PG_VERSION").exists():
         _forget_dead_server(database.cluster)
     else:
@@ -107,7 +109,7 @@ def _create_cluster(database: Database, owner_password: str) -> None:
     draft = database.data / "cluster.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    user = server_user()
+    user = server_user(database.cluster)
     if user:
         shutil.chown(draft, user)
     secret = draft.with_suffix(".pw")
@@ -116,10 +118,11 @@ def _create_cluster(database: Database, owner_password: str) -> None:
     if user:
         shutil.chown(secret, user)
     options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    _run(["initdb", "-D", str(draft), "-U", SUPERUSER, f"--pwfile={secret}", *options])
+    _run(user, ["initdb", "-D", str(draft), "-U", SUPERUSER, f"--pwfile={secret}", *options])
     secret.unlink()
     # Single-user mode takes one statement a line, and needs no port.
     _run(
+        user,
         ["postgres", "--single", "-D", str(draft), "postgres"],
         f"CREATE ROLE {database.owner} LOGIN PASSWORD '{owner_password}';\n"
         f"CREATE DATABASE {database.name} OWNER {database.owner};\n"
@@ -128,14 +131,14 @@ def _create_cluster(database: Database, owner_password: str) -> None:
     draft.rename(database.cluster)
 
 
-def _run(command: Sequence[str], text: str = "") -> None:
+def _run(user: str | None, command: Sequence[str], text: str = "") -> None:
     program, *arguments = command
     done = subprocess.run(
         [str(BIN / program), *arguments],
         input=text,
         text=True,
         capture_output=True,
-        **run_as(server_user()),
+        **run_as(user),
         cwd="/",
         check=False,
     )

