@@ -217,7 +217,7 @@ def _exchange(config: StackConfig, address: str) -> Part:
 def _flow(name: str, recovery: Path, part: Part) -> Part:
     """A Bytewax dataflow, run by Bytewax's own command with its snapshots in `recovery`."""
     module = f"flows.{name.replace('-', '_')}"
-    command = [sys.executable, "-m", "bytewax.run", module, "-r", str(recovery), "-s", "2", "-b", "0"]
+    command = [sys.executable, "-m", "bytewax.run", module, "-r", str(recovery), "-s", "10", "-b", "0"]
     return replace(part, command=command, prepare=lambda: _make_recovery(recovery))
 
 
