@@ -1,0 +1,106 @@
+"""Accounts and sessions: what the authorization service does, whatever carries the calls."""
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from api.auth.credentials import PasswordHasher, checked_name, checked_password
+from api.auth.errors import InvalidInput, NameTaken, NotAuthenticated
+from api.auth.repository import AuthRepository, User
+from api.auth.rotation import RefreshTokens
+from api.tokens import AccessTokens
+
+log = logging.getLogger(__name__)
+
+WRONG_CREDENTIALS = "wrong name or password"
+WRONG_TOKEN = "the refresh token is not valid"  # noqa: S105 - a message
+
+
+@dataclass(frozen=True)
+class Session:
+    """A pair of tokens, with when they expire in ms since the epoch."""
+
+    access_token: str
+    refresh_token: str
+    access_expires_at_ms: int
+    refresh_expires_at_ms: int
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class AuthService:
+    """Every method can raise DatabaseAway; those that hash passwords Overloaded."""
+
+    def __init__(
+        self,
+        repository: AuthRepository,
+        hasher: PasswordHasher,
+        access: AccessTokens,
+        refresh: RefreshTokens,
+        refresh_ttl_s: float,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._repository = repository
+        self._hasher = hasher
+        self._access = access
+        self._refresh = refresh
+        self._refresh_ttl = timedelta(seconds=refresh_ttl_s)
+        self._clock = clock
+
+    async def register(self, name: str, password: str) -> uuid.UUID:
+        """The new user's id. Raises InvalidInput, NameTaken."""
+        name, password = checked_name(name), checked_password(password)
+        if await self._repository.find_user(name):
+            raise NameTaken("this name is taken")
+        user = User(uuid.uuid4(), name, await self._hasher.hash(password))
+        await self._repository.add_user(user, self._clock())
+        return user.id
+
+    async def login(self, name: str, password: str) -> Session:
+        """A new session. Raises NotAuthenticated, with the same text after the same work whatever was wrong."""
+        user = await self._find(name)
+        right = await self._hasher.matches(password, user.password_hash if user else None)
+        if user is None or not right:
+            raise NotAuthenticated(WRONG_CREDENTIALS)
+        token, now = self._refresh.new(), self._clock()
+        expires_at = now + self._refresh_ttl
+        await self._repository.open_family(user.id, self._refresh.hash(token), now, expires_at)
+        return self._session(user.id, user.name, token, expires_at)
+
+    async def refresh(self, token: str) -> Session:
+        """The session's next pair of tokens; uses `token` up. Raises NotAuthenticated.
+
+        The successor is given again within 10 s while it is unused; any other use of a used token
+        revokes the whole family.
+        """
+        successor, now = self._refresh.successor(token), self._clock()
+        hashes = self._refresh.hash(token), self._refresh.hash(successor)
+        rotated = await self._repository.rotate(*hashes, now, now + self._refresh_ttl)
+        if rotated is None:
+            raise NotAuthenticated(WRONG_TOKEN)
+        return self._session(rotated.user_id, rotated.name, successor, rotated.expires_at)
+
+    async def logout(self, token: str) -> None:
+        """End the token's session; an unknown token is no error."""
+        await self._repository.revoke_family(self._refresh.hash(token), self._clock())
+
+    async def forget_expired(self) -> None:
+        """Delete sessions that have run out."""
+        if count := await self._repository.delete_expired(self._clock()):
+            log.info("forgot %d expired sessions", count)
+
+    async def _find(self, name: str) -> User | None:
+        try:
+            name = checked_name(name)
+        except InvalidInput:
+            return None  # nobody can have such a name, which is not the caller's to know
+        return await self._repository.find_user(name)
+
+    def _session(self, user_id: uuid.UUID, name: str, refresh_token: str, expires_at: datetime) -> Session:
+        access_token, access_expires_at_ms = self._access.issue(str(user_id), name)
+        return Session(access_token, refresh_token, access_expires_at_ms, int(expires_at.timestamp() * 1000))
