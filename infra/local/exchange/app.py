@@ -15,7 +15,7 @@ from infra.local.exchange.history import History
 from infra.local.exchange.limits import ConnectionAttempts, RequestWeights
 from infra.local.exchange.market import Market, Pair, Position, pairs
 from infra.local.exchange.metrics import Health
-from infra.local.exchange.recording import RecordingSource, survey
+from infra.local.exchange.recording import NOTE, Contents, RecordingSource, survey
 from infra.local.exchange.rest import Rest
 from infra.local.exchange.session import KeepAlive, Sessions
 from infra.local.exchange.simulation import Simulation
@@ -63,15 +63,11 @@ class Exchange:
         now_ms = self.clock.now_ms()
         self.market: Market | None = None
         self.recording: RecordingSource | None = None
-        source: Source
-        if contents:
-            source = self.recording = RecordingSource(
-                config.recordings, contents, config.data_dir, config.recording_speed
-            )
-            self.recording.catch_up(self.history, now_ms)
-        else:
-            self.market = Market(listed, config.seed, config.rate, known)
-            source = MarketSource(self.market, now_ms)
+        try:
+            source = self._source(contents, listed, known, now_ms)
+        except ValueError:
+            self.history.close()
+            raise
         self.hub = Hub()
         self.faults = Faults(config.seed)
         prices = {pair.symbol: pair.price for pair in listed}
@@ -80,6 +76,20 @@ class Exchange:
         self.sessions = Sessions(self.hub, ConnectionAttempts(config.connection_attempts), config.keep_alive)
         self.info = ExchangeInfo(listed, config.weight_limit)
         self.weights = RequestWeights(config.weight_limit)
+
+    def _source(self, contents: Contents | None, listed: list[Pair], known: dict[str, Position], now_ms: int) -> Source:
+        """The market or the recording; one may not go on in the other's data directory, as their ids do not fit."""
+        config = self.config
+        if contents is None:
+            if (config.data_dir / NOTE).exists():
+                raise ValueError(f"{config.data_dir} holds a recording: take another data directory")
+            self.market = Market(listed, config.seed, config.rate, known)
+            return MarketSource(self.market, now_ms)
+        self.recording = RecordingSource(config.recordings, contents, config.data_dir, config.recording_speed)
+        if known and not self.recording.begun:
+            raise ValueError(f"{config.data_dir} holds other trades: take another data directory")
+        self.recording.catch_up(self.history, now_ms)
+        return self.recording
 
     def application(self) -> web.Application:
         """The web application; its life is the exchange's."""
@@ -93,15 +103,15 @@ class Exchange:
         """Trade until cancelled; ends early only by an error."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sessions.keep_alive())
-            group.create_task(self._trade())
+            group.create_task(self.engine.run())
+            if self.recording:
+                group.create_task(self._play(self.recording))
 
-    async def _trade(self) -> None:
-        if self.recording and self.config.recording_waits:
-            while not any(stream.endswith("rade") for stream in self.hub.listeners()):  # noqa: ASYNC110 - as the engine ticks
+    async def _play(self, recording: RecordingSource) -> None:
+        if self.config.recording_waits:
+            while not any(s.endswith(("@aggTrade", "@trade")) for s in self.hub.listeners()):  # noqa: ASYNC110 - it ticks
                 await asyncio.sleep(TICK_S)
-        if self.recording:
-            self.recording.start(self.clock.now_ms())
-        await self.engine.run()
+        recording.start(self.clock.now_ms())
 
     async def stop(self) -> None:
         """Announce the end, wait a moment, close the connections."""

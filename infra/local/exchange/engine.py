@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Protocol
 
 from infra.local.exchange.faults import Faults
@@ -95,7 +96,7 @@ class Engine:
         for ticker in changed:
             stream = f"{ticker.symbol.lower()}@miniTicker"
             if self._hub.is_heard(stream):
-                self._hub.send(stream, lambda micro, ticker=ticker: ticker.payload(now_ms, micro))  # type: ignore[misc]
+                self._hub.send(stream, partial(ticker.payload, now_ms))
 
     async def run(self) -> None:
         """Tick until cancelled. An error (a full disk) ends it: trades that can't be kept must not be sent."""

@@ -26,6 +26,7 @@ from infra.local.exchange.wire import retimed
 
 logger = logging.getLogger(__name__)
 
+NOTE = "recording.json"  # in the data directory: which recording plays there, since when
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY")
 _SYMBOL = re.compile(r"\w{1,50}")
 _DECIMAL = re.compile(r"\d{1,10}(\.\d{1,8})?")
@@ -129,11 +130,16 @@ class RecordingSource:
     def __init__(self, paths: list[Path], contents: Contents, directory: Path, speed: float = 1.0) -> None:
         self._frames = merged(paths)
         self._contents, self._speed = contents, speed
-        self._note = directory / "recording.json"
+        self._note = directory / NOTE
         self._names = sorted(path.name for path in paths)
         self._started_ms = self._noted()
         self._next: Trade | None = None
         self.finished = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun to play, now or in an earlier run."""
+        return self._started_ms is not None
 
     def _noted(self) -> int | None:
         if not self._note.exists():
@@ -142,11 +148,6 @@ class RecordingSource:
         if note["files"] != self._names or note["speed"] != self._speed:
             raise ValueError(f"{self._note.parent} holds another recording: take another data directory")
         return int(note["started_ms"])
-
-    @property
-    def started(self) -> bool:
-        """Whether the recording has begun to play, now or in an earlier run."""
-        return self._started_ms is not None
 
     def start(self, now_ms: int) -> None:
         """Make this moment the time of the first frame; of no effect once started."""
@@ -157,6 +158,8 @@ class RecordingSource:
         fresh.write_text(json.dumps(note), encoding="utf-8")
         fresh.replace(self._note)
         self._started_ms = now_ms
+        seconds = (self._contents.last_ms - self._contents.first_ms) / 1000 / self._speed
+        logger.info("playing %s, %.0f s long", ", ".join(self._names), seconds)
 
     def catch_up(self, history: History, now_ms: int) -> None:
         """Write what fell into the pause since an earlier run to the history, unsent."""

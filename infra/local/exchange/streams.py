@@ -7,13 +7,14 @@ frames of one tick leave in one write.
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from aiohttp import web
 
 from infra.local.exchange.limits import SlidingWindow
 from infra.local.exchange.trade import Trade
-from infra.local.exchange.wire import agg_trade, combined, single_trades, text_frame
+from infra.local.exchange.wire import agg_trade, combined, single_trade, text_frame
 
 MAX_STREAMS = 1024
 MAX_MESSAGES_A_SECOND = 5
@@ -125,11 +126,10 @@ class Hub:
             names = self._names[trade.symbol] = f"{lower}@aggTrade", f"{lower}@trade"
         agg, single = names
         if agg in self._listeners:
-            self.send(agg, lambda micro: agg_trade(trade, micro))
+            self.send(agg, partial(agg_trade, trade))
         if single in self._listeners:
-            plain, in_micro = list(single_trades(trade)), list(single_trades(trade, micro=True))
-            for one, other in zip(plain, in_micro, strict=True):
-                self.send(single, lambda micro, one=one, other=other: other if micro else one)  # type: ignore[misc]
+            for trade_id, quantity in trade.pieces():
+                self.send(single, partial(single_trade, trade, trade_id, quantity))
 
     def send(self, stream: str, encode: Encode) -> None:
         """Queue a payload for those who listen to a stream; `encode(micro)` makes it."""
@@ -139,7 +139,7 @@ class Hub:
         """Queue a payload for every connection."""
         self._queue(stream, self.connections, encode)
 
-    def _queue(self, stream: str, connections: "set[Connection] | tuple[()]", encode: Encode) -> None:
+    def _queue(self, stream: str, connections: Iterable[Connection], encode: Encode) -> None:
         frames: dict[tuple[bool, bool], bytes] = {}
         for connection in connections:
             if connection.silent:

@@ -5,7 +5,6 @@ aggTrade: {"e":"aggTrade","E":1790000000123,"s":"BTCUSDT","a":501,"p":"64000.100
 """
 
 import re
-from collections.abc import Iterator
 
 from infra.local.exchange.trade import UNIT, Trade
 
@@ -46,21 +45,20 @@ def agg_trade(trade: Trade, micro: bool = False) -> bytes:
     )
 
 
-def single_trades(trade: Trade, micro: bool = False) -> Iterator[bytes]:
-    """The payloads of its individual trades."""
+def single_trade(trade: Trade, trade_id: int, quantity: int, micro: bool = False) -> bytes:
+    """The payload of one of its individual trades."""
     scale = 1000 if micro else 1
-    for trade_id, quantity in trade.pieces():
-        yield _TRADE % (
-            trade.event_ms * scale,
-            trade.symbol.encode(),
-            trade_id,
-            trade.price // UNIT,
-            trade.price % UNIT,
-            quantity // UNIT,
-            quantity % UNIT,
-            trade.trade_ms * scale,
-            _BOOLEANS[trade.buyer_is_maker],
-        )
+    return _TRADE % (
+        trade.event_ms * scale,
+        trade.symbol.encode(),
+        trade_id,
+        trade.price // UNIT,
+        trade.price % UNIT,
+        quantity // UNIT,
+        quantity % UNIT,
+        trade.trade_ms * scale,
+        _BOOLEANS[trade.buyer_is_maker],
+    )
 
 
 def combined(stream: str, payload: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Recordings, played once with their times moved to now."""
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -11,6 +12,8 @@ import websockets
 import zstandard
 from conftest import frames
 
+from infra.local.exchange.app import Config, serving
+from infra.local.exchange.history import History
 from infra.local.exchange.recording import read
 
 SHARED = Path(__file__).parents[5] / "shared/data/binance"
@@ -94,6 +97,20 @@ async def test_a_restart_goes_on_where_time_has_come_to(spawn, recorded):
     rows = (await second.client.get("aggTrades", symbol="BTCUSDT", fromId=0, limit=1000)).json()
     assert [row["a"] for row in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= again[-1]
+
+
+async def test_a_recording_and_a_market_do_not_share_a_directory(start, recorded, tmp_path):
+    file = recorded("a.jsonl", [line(1, 1_700_000_000_000)])
+    async with serving(Config(tmp_path / "recording", recordings=[file]), "127.0.0.1", 0) as (exchange, _, _):
+        async with asyncio.timeout(10):
+            while not exchange.recording.finished:  # noqa: ASYNC110 - nothing to wait on
+                await asyncio.sleep(0.01)
+    with pytest.raises(ValueError, match="holds a recording"):
+        await start(data_dir=tmp_path / "recording")
+    with History(tmp_path / "market") as history:
+        history.append(read(file))
+    with pytest.raises(ValueError, match="holds other trades"):
+        await start(data_dir=tmp_path / "market", recordings=[file])
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the recorded data are not beside this checkout")
