@@ -1,5 +1,6 @@
 """Every topic, key, channel and table name, with its settings, once."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -107,3 +108,13 @@ def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, t.name, set_config=t.config) for t in changed]
         for future in admin.alter_configs(resources).values():
             future.result(30)
+    _await_visible(admin, {t.name for t in wanted})
+
+
+def _await_visible(admin: AdminClient, names: set[str]) -> None:
+    """A broker may answer "unknown topic" for a moment after it has created one."""
+    deadline = time.monotonic() + 30
+    while missing := names - {name for name, t in admin.list_topics(timeout=30).topics.items() if t.partitions}:
+        if time.monotonic() > deadline:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"created but not there: {missing}"))
+        time.sleep(0.05)
