@@ -5,7 +5,9 @@ or at its timeout, counted from the batch's first row; and while the reader is f
 """
 
 import logging
+import tempfile
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import TopicPartition
@@ -68,6 +70,7 @@ class BatchApplication(Application):  # type: ignore[misc]
             use_changelog_topics=False,
             broker_availability_timeout=0,
             loglevel=None,
+            state_dir=Path(tempfile.gettempdir()),  # without state nothing is written, but the directory is made
         )
         self.assigned = False
         self._sink = sink

@@ -35,7 +35,7 @@ class Seen:
             read: dict[int, dict[str, array[int]]] = {index: {} for index in missing}
             for name, found in self._load(missing):
                 for time in sorted(found):
-                    read[time // SLICE_MS].setdefault(name, array("q")).append(time)
+                    _insert(read[time // SLICE_MS], name, time)
             self._slices.update(read)
         for index in wanted:
             self._slices.move_to_end(index)
@@ -54,9 +54,12 @@ class Seen:
         """Note a row that the table now holds; in a slice that is not known there is nothing to note."""
         name, time = key
         known = self._slices.get(time // SLICE_MS)
-        if known is None:
-            return
-        times = known.setdefault(name, array("q"))
-        at = bisect_left(times, time)
-        if at == len(times) or times[at] != time:
-            times.insert(at, time)
+        if known is not None:
+            _insert(known, name, time)
+
+
+def _insert(known: dict[str, "array[int]"], name: str, time: int) -> None:
+    times = known.setdefault(name, array("q"))
+    at = bisect_left(times, time)
+    if at == len(times) or times[at] != time:
+        times.insert(at, time)
