@@ -13,6 +13,7 @@ from typing import Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flows import drain
 from flows.domain.errors import OutOfRange, WrongLog
@@ -122,13 +123,22 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
         self._stop = None if source.stop is None else source.stop[partition]
         self._consumer = Consumer(source.config)
         self._cluster_id = self._consumer.list_topics(source.topic, timeout=METADATA_TIMEOUT_S).cluster_id
-        low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(source.topic, partition), timeout=METADATA_TIMEOUT_S
-        )
+        low, high = self._watermarks()
         self._offset = self._first_offset(resume, low, high)
         self._committed = -1
         self._awake: datetime | None = None
         self._consumer.assign([TopicPartition(source.topic, partition, self._offset)])
+
+    @retry(
+        retry=retry_if_exception_type(KafkaException),  # a new topic has no leader for a moment
+        stop=stop_after_delay(METADATA_TIMEOUT_S),
+        wait=wait_fixed(0.2),
+        reraise=True,
+    )
+    def _watermarks(self) -> tuple[int, int]:
+        place = TopicPartition(self._source.topic, self._partition)
+        low, high = self._consumer.get_watermark_offsets(place, timeout=METADATA_TIMEOUT_S)
+        return low, high
 
     def _first_offset(self, resume: Position | None, low: int, high: int) -> int:
         where = f"{self._source.topic} partition {self._partition}"
