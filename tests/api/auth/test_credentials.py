@@ -1,0 +1,72 @@
+import asyncio
+
+import bcrypt
+import pytest
+
+from api.auth.credentials import PasswordHasher, checked_name, checked_password
+from api.auth.errors import InvalidInput, Overloaded
+
+
+@pytest.fixture
+def hasher() -> PasswordHasher:
+    return PasswordHasher(cost=4, workers=1)
+
+
+def test_a_name_is_kept_in_nfc() -> None:
+    assert checked_name("e\u0301" * 64) == "é" * 64
+
+
+@pytest.mark.parametrize("name", ["", " ", "a ", "\ta", "a\x7fb", "a\u2028b", "a\u200bb", "x" * 65, "\ud800"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(InvalidInput, match="name: "):
+        checked_name(name)
+
+
+def test_passwords_count_characters_not_bytes() -> None:
+    assert checked_password("🔑" * 8)
+    assert checked_password("🔑" * 128)
+    with pytest.raises(InvalidInput, match="8 to 128"):
+        checked_password("🔑" * 7)
+
+
+async def test_a_hash_matches_its_password_alone(hasher: PasswordHasher) -> None:
+    hashed = await hasher.hash("correct horse")
+    assert hashed.startswith("$2b$04$")
+    assert await hasher.matches("correct horse", hashed)
+    assert not await hasher.matches("correct horsf", hashed)
+
+
+async def test_nothing_is_cut_off_after_72_bytes(hasher: PasswordHasher) -> None:
+    hashed = await hasher.hash("x" * 127 + "a")
+    assert not await hasher.matches("x" * 127 + "b", hashed)
+
+
+async def test_both_compositions_of_a_password_match(hasher: PasswordHasher) -> None:
+    assert await hasher.matches("caf\u0065\u0301 noir", await hasher.hash("caf\u00e9 noir"))
+
+
+async def test_without_a_hash_the_same_work_is_done(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    real = bcrypt.checkpw
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        checked.append(hashed)
+        return real(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    stored = await hasher.hash("right one")
+    assert not await hasher.matches("wrong one", stored)
+    assert not await hasher.matches("wrong one", None)
+    assert [one[:7] for one in checked] == [b"$2b$04$", b"$2b$04$"]
+
+
+async def test_the_production_cost_is_12() -> None:
+    assert (await PasswordHasher().hash("mypassword123")).startswith("$2b$12$")
+
+
+async def test_the_queue_is_bounded_and_drains(hasher: PasswordHasher) -> None:
+    results = await asyncio.gather(*(hasher.hash("password") for _ in range(50)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Overloaded)]
+    assert len(refused) == 34
+    assert refused[0].retry_after_s == 2
+    assert await hasher.hash("password")
