@@ -58,8 +58,9 @@ def test_the_table_is_what_the_contract_says(client: Client, database: str) -> N
     described = client.query(f"DESCRIBE TABLE {database}.market_tickers").result_rows
     assert [(row[0], row[1]) for row in described] == COLUMNS
     ((engine, order, partition),) = client.query(
-        "SELECT engine, sorting_key, partition_key FROM system.tables WHERE database = {d:String} AND name = {t:String}",
-        parameters={"d": database, "t": "market_tickers"},
+        "SELECT engine, sorting_key, partition_key FROM system.tables WHERE database = {d:String}"
+        " AND name = 'market_tickers'",
+        parameters={"d": database},
     ).result_rows
     assert (engine, order, partition) == ("MergeTree", "symbol, event_time", "toYYYYMM(event_time)")
 

@@ -1,0 +1,95 @@
+"""The running ETL between a real Kafka and a real ClickHouse."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Message
+from etl_process import Etl, message, poll_until
+
+
+@pytest.fixture(scope="module")
+def etl(kafka: str, clickhouse: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etl]:
+    """One process for the tests that do not stop it."""
+    running = Etl(kafka, clickhouse, tmp_path_factory.mktemp("etl"), BATCH_SIZE="10", BATCH_TIMEOUT="1500ms")
+    running.start()
+    poll_until(running.ready, "ready")
+    yield running
+    running.close()
+
+
+def ids_of(etl: Etl, symbol: str) -> list[str]:
+    return [found for found in etl.message_ids() if found.startswith(f"{symbol}-")]
+
+
+def id_of(value: bytes) -> str:
+    return str(json.loads(value)["message_id"])
+
+
+def test_by_size_and_by_time(etl: Etl) -> None:
+    before = etl.metric("batches_total")
+    values = [message(i, "SIZE") for i in range(25)]
+    etl.produce(values)
+    poll_until(lambda: etl.metric("batches_total") == before + 2, "two full batches")
+    assert len(ids_of(etl, "SIZE")) == 20
+    poll_until(lambda: etl.metric("batches_total") == before + 3, "what is left, by time")
+    assert ids_of(etl, "SIZE") == sorted(map(id_of, values))
+    poll_until(lambda: etl.lag() == 0, "offsets committed")
+
+
+def test_twice_in_the_topic_once_in_the_table(etl: Etl) -> None:
+    values = [message(i, "TWICE") for i in range(20)]
+    duplicates = etl.metric("duplicates_total")
+    etl.produce(values, partition=1)
+    etl.produce(values[5:15], partition=1)
+    poll_until(lambda: etl.metric("duplicates_total") == duplicates + 10, "duplicates counted")
+    assert ids_of(etl, "TWICE") == sorted(map(id_of, values))
+
+
+def test_poison_goes_to_the_dlq(etl: Etl) -> None:
+    poison = [b"{", b"[]", None, message(1, "BAD", close_price="1.123456789"), message(2, "BAD", high_price=5)]
+    etl.produce([message(0, "GOOD"), *poison, message(1, "GOOD")], partition=2)
+    poll_until(lambda: etl.metric("dead_letters_total") == len(poison), "dead letters")
+    poll_until(lambda: etl.lag() == 0, "offsets committed")
+    assert len(ids_of(etl, "GOOD")) == 2
+    assert ids_of(etl, "BAD") == []
+
+    reader = Consumer({"bootstrap.servers": etl.kafka, "group.id": "dlq", "auto.offset.reset": "earliest"})
+    reader.subscribe([etl.topic.dlq.name])
+    letters: list[Message] = []
+    poll_until(lambda: letters.extend(reader.consume(10, 0.1)) or len(letters) >= len(poison), "dead letters")
+    reader.close()
+    assert [letter.value() for letter in letters] == poison
+    offsets = []
+    for letter in letters:
+        headers = dict(letter.headers())
+        assert headers["source_topic"] == etl.topic.name.encode()
+        assert headers["source_partition"] == b"2"
+        assert headers["reason"]
+        offsets.append(int(headers["source_offset"]))
+    assert offsets == list(range(offsets[0], offsets[0] + len(poison)))
+
+
+def test_sigterm_stores_what_is_there(kafka: str, clickhouse: str, tmp_path: Path) -> None:
+    etl = Etl(kafka, clickhouse, tmp_path, BATCH_TIMEOUT="1h")
+    etl.produce(message(i) for i in range(150))
+    etl.start()
+    try:
+        poll_until(lambda: etl.count() == 100, "the full batch")
+        assert etl.end() == 0
+    finally:
+        etl.close()
+    assert etl.count() == 150
+    assert etl.lag() == 0
+
+
+def test_native_port_is_read_as_http(kafka: str, tmp_path: Path) -> None:
+    etl = Etl(kafka, "127.0.0.1:9000", tmp_path)
+    etl.start()
+    try:
+        poll_until(lambda: "native port" in etl.log.read_text(), "a warning")
+        assert etl.get("/livez")[0] == 200
+        assert etl.end() == 0  # while it waits for ClickHouse
+    finally:
+        etl.close()
