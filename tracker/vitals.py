@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
 from infra.local.probes import http_get, probe
@@ -96,47 +95,50 @@ def _json_of(state: StackState, name: str, path: str) -> Any:
 
 def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
     """Lag and age of the last record of the parts that read and write Kafka; unknown where Kafka can't say."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-    try:
-        topics = admin.list_topics(timeout=KAFKA_TIMEOUT_S).topics
-    except KafkaException:
-        return
     for name, (group, source, output) in GROUPS.items():
         if name not in rows:
             continue
+        # It only asks as the group, and never joins it.
+        consumer = Consumer(
+            {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+        )
         try:
-            if source in topics:
-                rows[name].lag = _lag(admin, group, _partitions(source, topics))
-            if output in topics:
-                rows[name].last_event_age_s = _age_s(_newest_ms(admin, _partitions(output, topics)))
+            rows[name].lag = _lag(consumer, _partitions(consumer, source))
+            rows[name].last_event_age_s = _age_s(_newest_ms(consumer, _partitions(consumer, output)))
         except KafkaException as error:
-            rows[name].note = f"lag unknown: {error.args[0].str()}"
+            rows[name].note = f"lag unknown: {error}"
+        finally:
+            consumer.close()
 
 
-def _partitions(topic: str, topics: Any) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in topics[topic].partitions]
+def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    found = consumer.list_topics(topic, timeout=KAFKA_TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return [TopicPartition(topic, number) for number in found.partitions]
 
 
-def _lag(admin: AdminClient, group: str, partitions: list[TopicPartition]) -> int:
+def _lag(consumer: Consumer, partitions: list[TopicPartition]) -> int:
     """Records behind the group's committed offsets; a partition without one counts from its beginning."""
-    wanted = ConsumerGroupTopicPartitions(group, partitions)
-    answer = admin.list_consumer_group_offsets([wanted], request_timeout=KAFKA_TIMEOUT_S)[group].result()
-    committed = {p.partition: p.offset for p in answer.topic_partitions if p.offset >= 0}
-    ends = _offsets(admin, partitions, OffsetSpec.latest())
-    begins = _offsets(admin, partitions, OffsetSpec.earliest())
-    return sum(
-        max(0, end.offset - max(committed.get(number, 0), begins[number].offset)) for number, end in ends.items()
-    )
+    lag = 0
+    for committed in consumer.committed(partitions, timeout=KAFKA_TIMEOUT_S):
+        low, high = consumer.get_watermark_offsets(committed, timeout=KAFKA_TIMEOUT_S)
+        lag += max(0, high - max(committed.offset, low))
+    return lag
 
 
-def _newest_ms(admin: AdminClient, partitions: list[TopicPartition]) -> int | None:
-    newest = _offsets(admin, partitions, OffsetSpec.max_timestamp())
-    return max((found.timestamp for found in newest.values() if found.timestamp > 0), default=None)
-
-
-def _offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, Any]:
-    futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=KAFKA_TIMEOUT_S)
-    return {asked.partition: future.result() for asked, future in futures.items()}
+def _newest_ms(consumer: Consumer, partitions: list[TopicPartition]) -> int | None:
+    """The greatest timestamp among the partitions' last records, None when all are empty."""
+    last = []
+    for partition in partitions:
+        low, high = consumer.get_watermark_offsets(partition, timeout=KAFKA_TIMEOUT_S)
+        if high > low:
+            last.append(TopicPartition(partition.topic, partition.partition, high - 1))
+    if not last:
+        return None
+    consumer.assign(last)
+    records = consumer.consume(len(last), timeout=1.0)
+    return max((record.timestamp()[1] for record in records if not record.error()), default=None)
 
 
 def _age_s(event_ms: int | None) -> float | None:

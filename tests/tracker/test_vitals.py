@@ -1,0 +1,78 @@
+"""What `tracker status` finds out from Kafka and the services."""
+
+import json
+import secrets
+import time
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from flows.channels import Topic, create_topics
+from infra.health import serve_health
+from infra.local.state import PartState, StackState
+from tracker import vitals
+from tracker.vitals import examine
+
+
+def stack_of(*parts: PartState) -> StackState:
+    state = StackState.of_this_process("simulated", 0)
+    state.parts = list(parts)
+    return state
+
+
+def external(name: str, probe: str, address: str = "") -> PartState:
+    """A row of a server that the stack did not start."""
+    return PartState(name, "up", address, probe)
+
+
+def commit(bootstrap_servers: str, group: str, position: TopicPartition) -> None:
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group})
+    consumer.commit(offsets=[position], asynchronous=False)
+    consumer.close()
+
+
+def test_lag_and_age_of_the_last_record(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, group = (f"{word}-{secrets.token_hex(4)}" for word in ("raw", "flow"))
+    create_topics(kafka, [Topic(topic, 2)])
+    monkeypatch.setattr(vitals, "GROUPS", {"second-stats": (group, topic, topic)})
+    stack = stack_of(external("kafka", f"kafka://{kafka}", kafka), external("second-stats", f"tcp://{kafka}"))
+    deadline = time.monotonic() + 20
+    while (row := examine(stack).parts[1]).note:  # a new broker first makes its group coordinator
+        assert time.monotonic() < deadline, row.note
+    assert (row.lag, row.last_event_age_s) == (0, None)
+    producer = Producer({"bootstrap.servers": kafka})
+    written_ms = int(time.time() * 1000) - 60_000
+    for partition, count in ((0, 5), (1, 3)):
+        for _ in range(count):
+            producer.produce(topic, b"x", partition=partition, timestamp=written_ms)
+    assert producer.flush(10) == 0
+    assert examine(stack).parts[1].lag == 8
+    commit(kafka, group, TopicPartition(topic, 0, 4))
+    row = examine(stack).parts[1]
+    assert row.lag == 4
+    assert row.last_event_age_s == pytest.approx(60, abs=20)
+
+
+def test_ingests_last_event_and_the_subscriptions() -> None:
+    subscriptions = {"desired": ["BTCUSDT"], "actual": ["BTCUSDT"]}
+    streams = {"connected": True, "last_event_ms": int(time.time() * 1000)}
+    extra = {
+        "/streams": lambda: json.dumps(streams).encode(),
+        "/subscriptions": lambda: json.dumps(subscriptions).encode(),
+    }
+    server = serve_health("127.0.0.1", 0, lambda: None, extra)
+    try:
+        url = f"http://127.0.0.1:{server.port}/readyz"
+        found = examine(stack_of(external("ingest", url), external("aggregator", url)))
+    finally:
+        server.close()
+    assert found.subscriptions == subscriptions
+    assert found.parts[0].up
+    assert found.parts[0].last_event_age_s == pytest.approx(0, abs=10)
+
+
+def test_a_row_of_a_process_that_is_gone_is_down() -> None:
+    row = PartState("redis", "up", "", "", pid=1, created_s=1.0)
+    (found,) = examine(stack_of(row)).parts
+    assert not found.up
+    assert "tracker logs redis" in found.hint
