@@ -3,8 +3,9 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -108,12 +109,28 @@ def end_leftovers(home: Path, grace_s: float = 5.0) -> int:
     state = StackState.read(home)
     if state is None:
         return 0
-    left = [p for part in state.parts if (p := find_process(part.pid, part.created_s))]
+    left = _alive(state)
     for process in left:
-        process.terminate()
-    _, stubborn = psutil.wait_procs(left, timeout=grace_s)
-    for process in stubborn:
-        process.kill()
-    psutil.wait_procs(stubborn, timeout=grace_s)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    if not _gone(state, grace_s):
+        for process in _alive(state):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        _gone(state, grace_s)
     (home / STATE_FILE).unlink(missing_ok=True)
     return len(left)
+
+
+def _alive(state: StackState) -> list[psutil.Process]:
+    return [found for part in state.parts if (found := find_process(part.pid, part.created_s))]
+
+
+def _gone(state: StackState, within_s: float) -> bool:
+    """Wait for the processes to end; one that is dead but not reaped by its new parent counts as ended."""
+    deadline = time.monotonic() + within_s
+    while _alive(state):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -17,7 +17,7 @@ import pytest
 
 from infra.local.part import is_free
 from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS, STORE_PORTS
-from infra.local.state import StackState
+from infra.local.state import StackState, find_process
 
 TRACKER = [sys.executable, "-m", "tracker"]
 STORES = "redis,postgres-auth,clickhouse,kafka"
@@ -99,6 +99,11 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return [psutil.Process(part.pid) for part in state.parts if part.pid] if state else []
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; an orphan that is dead may wait for long until it is reaped."""
+    return find_process(process.pid, process.create_time()) is not None if process.is_running() else False
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_up_is_ready_and_stops_cleanly(tracker: Tracker, sign: signal.Signals) -> None:
     process, lines = tracker.up("--only", "redis,exchange")
@@ -108,7 +113,7 @@ def test_up_is_ready_and_stops_cleanly(tracker: Tracker, sign: signal.Signals) -
     process.send_signal(sign)
     process.send_signal(sign)  # an impatient second one changes nothing
     assert process.wait(15) == 0
-    assert not any(child.is_running() for child in children)
+    assert not any(is_alive(child) for child in children)
 
 
 def test_a_second_stack_on_the_same_data_is_refused(tracker: Tracker) -> None:
@@ -126,7 +131,7 @@ def test_starts_again_after_kill_9_of_the_supervisor(tracker: Tracker) -> None:
     process.kill()
     process.wait()
     tracker.up("--only", "redis,exchange")
-    assert not any(child.is_running() for child in children)
+    assert not any(is_alive(child) for child in children)
     assert {part["state"] for part in tracker.status().values()} == {"up"}
 
 
