@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 WEEK_MS = 7 * 24 * 3600 * 1000
 ANY_TIME_MS = str(2**63 - 1)
@@ -105,10 +105,14 @@ def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
                 raise
             existing.append(topic)
     if changed := [t for t in existing if t.config]:
-        resources = [ConfigResource(ResourceType.TOPIC, t.name, set_config=t.config) for t in changed]
-        for future in admin.alter_configs(resources).values():
+        resources = [ConfigResource(ResourceType.TOPIC, t.name, incremental_configs=_entries(t)) for t in changed]
+        for future in admin.incremental_alter_configs(resources).values():
             future.result(30)
     _await_visible(admin, {t.name for t in wanted})
+
+
+def _entries(topic: Topic) -> list[ConfigEntry]:
+    return [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in topic.config.items()]
 
 
 def _await_visible(admin: AdminClient, names: set[str]) -> None:

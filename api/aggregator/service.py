@@ -1,0 +1,111 @@
+"""Subscriptions of users to symbols, and which streams run for them."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+
+from api.aggregator.errors import NotAvailable, UnknownSymbol
+from api.aggregator.repository import SubscriptionLog
+from api.symbols import SymbolDirectory
+from flows.domain.errors import ExchangeError
+
+ALL_SYMBOLS = "*"
+_INGEST_TIMEOUT_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A symbol (uppercase) that should stream, and for whom."""
+
+    symbol: str
+    subscribers: int
+    always_on: bool
+
+
+class _Streams(msgspec.Struct):
+    """Of ingest's `/streams`, what is needed: {"aggtrade":["BTCUSDT",…]}."""
+
+    aggtrade: list[str]
+
+
+class Ingest:
+    """Which streams ingest has, asked over its health server."""
+
+    def __init__(self, host: str, port: int) -> None:
+        netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._client = httpx.AsyncClient(base_url=f"http://{netloc}", timeout=_INGEST_TIMEOUT_S, trust_env=False)
+
+    async def streams(self) -> list[str] | None:
+        """The symbols (uppercase) whose trades stream; None when ingest can't be asked."""
+        try:
+            response = await self._client.get("/streams")
+            response.raise_for_status()
+            return msgspec.json.decode(response.content, type=_Streams).aggtrade
+        except (httpx.HTTPError, msgspec.DecodeError) as error:
+            log.debug("ingest: %s", error)
+            return None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+class AggregatorService:
+    """Adds and removes subscriptions; both are idempotent and in Kafka before they are answered."""
+
+    def __init__(
+        self, log_of_subscriptions: SubscriptionLog, symbols: SymbolDirectory, ingest: Ingest, always_on: Iterable[str]
+    ) -> None:
+        self._log = log_of_subscriptions
+        self._symbols = symbols
+        self._ingest = ingest
+        self._always_on = frozenset(always_on)
+
+    async def add(self, symbol: str, user: str) -> int:
+        """The symbol's subscribers, now with `user`. Raises UnknownSymbol, NotAvailable."""
+        symbol = symbol.upper()
+        await self._require_known(symbol)
+        await self._log.add(symbol, user)
+        return self._log.state.subscribers(symbol)
+
+    async def remove(self, symbol: str, user: str) -> int:
+        """The symbol's subscribers, now without `user`. Raises UnknownSymbol, NotAvailable."""
+        symbol = symbol.upper()
+        # What is subscribed can be taken back, even if the exchange has dropped it or is away.
+        if not self._log.state.subscribers(symbol):
+            await self._require_known(symbol)
+        await self._log.remove(symbol, user)
+        return self._log.state.subscribers(symbol)
+
+    async def desired(self) -> list[Wanted]:
+        """Every symbol that should stream, by name. Raises NotAvailable until the subscriptions are read."""
+        self._log.require_complete()
+        counts, always_on = self._log.state.counts(), await self._always_on_symbols()
+        return [Wanted(one, counts.get(one, 0), one in always_on) for one in sorted(counts.keys() | always_on)]
+
+    async def actual(self) -> list[str] | None:
+        """The symbols that stream, by name; None when ingest can't be asked."""
+        streams = await self._ingest.streams()
+        return None if streams is None else sorted(streams)
+
+    async def _always_on_symbols(self) -> frozenset[str]:
+        if ALL_SYMBOLS not in self._always_on:
+            return self._always_on
+        await self._refresh()
+        return frozenset(one.symbol for one in self._symbols.search())
+
+    async def _require_known(self, symbol: str) -> None:
+        await self._refresh()
+        if self._symbols.get(symbol) is None:
+            raise UnknownSymbol(f"symbol: the exchange has no {symbol.lower()}")
+
+    async def _refresh(self) -> None:
+        try:
+            await self._symbols.refresh()
+        except ExchangeError as error:
+            raise NotAvailable(f"the exchange's symbols are not known yet: {error}") from error
