@@ -1,0 +1,167 @@
+"""One connection to the exchange that is kept up for good: reconnects, rolls over, subscribes what is wanted.
+
+States of a lane: connecting → open → (lost, or due to roll over) → connecting. While it rolls over, two sockets feed
+the same handler; what comes twice is dropped downstream by its id.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
+from flows.domain.errors import ExchangeError, ExchangeUnreachable, InvalidRecord
+from flows.domain.heartbeat import HeartbeatClock
+from flows.venues.binance.client import MarketSocket, StreamSet, open_socket, pause_before_retry
+from flows.venues.binance.protocol import Answer, Payload, read_frame
+
+log = logging.getLogger(__name__)
+
+HEALTHY_AFTER_S = 60.0  # after so long a connection counts as good, and the next failure is retried soon again
+LONGEST_LIFE_S = 23 * 3600.0  # the exchange closes at 24 h
+OVERLAP_S = 5.0  # how long the old socket stays while the new one has not shown data
+
+CONNECTIONS = Counter("ingest_connections", "Connections opened", ["lane"])
+BAD_FRAMES = Counter("ingest_bad_frames", "Frames that are not the exchange's protocol", ["lane"])
+
+
+class Lane:
+    """A connection and its streams. `handle` gets every payload in the moment it is read."""
+
+    def __init__(
+        self, name: str, ws_url: str, handle: Callable[["Lane", Payload], None], bad: Callable[[bytes, str], None]
+    ) -> None:
+        self.name = name
+        self.clock = HeartbeatClock()
+        self.reason: str | None = "not connected yet"  # why it is not connected, None when it is
+        self._ws_url = ws_url
+        self._handle, self._bad = handle, bad
+        self._wanted: frozenset[str] = frozenset()
+        self._wake = asyncio.Event()
+        self._socket: MarketSocket | None = None
+        self._streams: StreamSet | None = None
+        self._newest: StreamSet | None = None
+        self._data = asyncio.Event()  # the newest socket has shown data
+        self._roll_at_s = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is an open socket."""
+        return self._socket is not None
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The streams that the exchange has accepted on the open socket."""
+        return frozenset(self._streams.active) if self._streams and self._socket else frozenset()
+
+    def want(self, streams: frozenset[str]) -> None:
+        """Say which streams the lane is to carry."""
+        if streams != self._wanted:
+            self._wanted = streams
+            self._wake.set()
+
+    def heartbeat_ms(self) -> int | None:
+        """The E of a heartbeat sent now, None when there can be none."""
+        idle = self._socket is not None and not self.paused and self._socket.idle
+        return self.clock.event_time_ms(time.monotonic(), idle) if self._socket else None
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading is stopped, since Kafka does not keep up."""
+        return self._socket is not None and not self._socket.transport.is_reading()
+
+    def pause(self, wanted: bool) -> None:
+        """Stop or go on reading from the socket."""
+        if self._socket is None or self._socket.transport.is_closing():
+            return
+        if wanted:
+            self._socket.transport.pause_reading()
+        else:
+            self._socket.transport.resume_reading()
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        attempt = 0
+        while True:
+            opened_s = time.monotonic()
+            try:
+                await self._serve()
+            except ExchangeError as error:
+                if time.monotonic() - opened_s > HEALTHY_AFTER_S:
+                    attempt = 0
+                self.reason = str(error)
+                pause_s = pause_before_retry(error, attempt)
+                attempt += 1
+                log.warning("%s: %s; connecting again in %.1f s", self.name, error, pause_s)
+                await asyncio.sleep(pause_s)
+
+    async def _serve(self) -> None:
+        socket, streams = await self._open()
+        try:
+            while True:
+                self._socket, self._streams, self.reason = socket, streams, None
+                self._wake.clear()
+                await streams.become(self._wanted)
+                await self._wait(self._roll_at_s - time.monotonic())
+                if not socket.transport.is_closing() and time.monotonic() >= self._roll_at_s:
+                    old, (socket, streams) = socket, await self._open()
+                    await streams.become(self._wanted)
+                    await self._until_data()
+                    log.info("%s: rolled over to a new connection", self.name)
+                    await old.close()
+                elif socket.transport.is_closing():
+                    raise ExchangeUnreachable(f"the connection was lost ({socket.close_code or 'no close frame'})")
+        except OSError as error:
+            raise ExchangeUnreachable(f"the connection was lost ({error})") from error
+        finally:
+            self._socket = None
+            await socket.close()
+
+    async def _open(self) -> tuple[MarketSocket, StreamSet]:
+        socket = await open_socket(self._ws_url)
+        streams = self._newest = StreamSet(socket)
+        socket.on_alive = lambda: self.clock.saw_life(time.monotonic())
+        socket.on_lost = self._wake.set
+        socket.on_frame = lambda frame: self._take(frame, streams)
+        if socket.transport.is_closing():
+            raise ExchangeUnreachable("the connection was lost as soon as it was open")
+        CONNECTIONS.labels(self.name).inc()
+        log.info("%s: connected to %s", self.name, self._ws_url)
+        self._roll_at_s = time.monotonic() + LONGEST_LIFE_S * random.uniform(0.95, 1)  # noqa: S311
+        return socket, streams
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(0.0, seconds))
+
+    async def _until_data(self) -> None:
+        """Wait until the newest socket has shown data, for a while at most: a quiet symbol shows none."""
+        self._data.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._data.wait(), OVERLAP_S)
+
+    def _take(self, frame: bytes, streams: StreamSet) -> None:
+        try:
+            found = read_frame(frame)
+        except InvalidRecord as error:
+            BAD_FRAMES.labels(self.name).inc()
+            self._bad(frame, str(error))
+            return
+        if isinstance(found, Answer):
+            if refused := streams.answered(found):
+                log.error("%s: the exchange refused %s", self.name, refused)
+            return
+        now_s = time.monotonic()
+        if streams is self._newest:
+            self._data.set()
+        for payload in found:
+            if payload.event_type == "serverShutdown":
+                log.info("%s: the exchange announces a shutdown", self.name)
+                self._roll_at_s = now_s
+                self._wake.set()
+                continue
+            self._handle(self, payload)
+            self.clock.saw_event(payload.event_time, now_s)
