@@ -159,8 +159,9 @@ class SubscriptionLog:
         )
         consumer.assign([TopicPartition(self._topic.name, 0, OFFSET_BEGINNING)])
         while not self._stopping.is_set():
-            if messages := consumer.consume(1000, _POLL_S):
-                loop.call_soon_threadsafe(self._take_in, messages)
+            # `consume` alone would wait for a full batch.
+            if (first := consumer.poll(_POLL_S)) is not None:
+                loop.call_soon_threadsafe(self._take_in, [first, *consumer.consume(1000, 0)])
         consumer.close()
 
     def _take_in(self, messages: list[Message]) -> None:
