@@ -66,7 +66,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 class Settings(BaseSettings):
     """The environment, parsed; unset and empty variables take the defaults, wrong ones raise a ValidationError."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     env: str = "local"
     log_level: str = "INFO"

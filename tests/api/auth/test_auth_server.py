@@ -226,3 +226,21 @@ def test_a_secret_that_is_no_secret_stops_the_start(auth_url: URL, changes: dict
     assert started.returncode == 1
     assert "JWT_SECRET" in output
     assert "Traceback" not in output
+
+
+def test_a_wrong_setting_is_named_and_secrets_are_not(auth_url: URL) -> None:
+    with process(auth_url, JWT_ACCESS_TTL="soon", POSTGRES_PASSWORD_FILE="/nowhere/at/all") as started:
+        _, output = started.communicate(timeout=30)
+    assert started.returncode == 1
+    assert "POSTGRES_PASSWORD_FILE" in output
+    assert SECRET[:10] not in output
+
+
+def test_a_taken_port_stops_the_start(auth_url: URL) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with process(auth_url, GRPC_PORT=port) as started:
+            _, output = started.communicate(timeout=30)
+    assert started.returncode == 1
+    assert port in output
+    assert "Traceback" not in output
