@@ -88,6 +88,9 @@ MINITICKERS_GROUP = "minitickers"
 CLICKHOUSE_GROUP = "clickhouse-consumer-group"
 
 
+_ANSWER_S = 20  # shorter than the waits below, so that a broker that is away is a KafkaException
+
+
 def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
     """Create the topics that are missing and set the configuration of those that exist; partitions are never changed.
 
@@ -95,7 +98,9 @@ def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
     """
     wanted = list(topics)
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    created = admin.create_topics([NewTopic(t.name, t.partitions, 1, config=t.config) for t in wanted])
+    created = admin.create_topics(
+        [NewTopic(t.name, t.partitions, 1, config=t.config) for t in wanted], request_timeout=_ANSWER_S
+    )
     existing = []
     for topic in wanted:
         try:
@@ -106,7 +111,7 @@ def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
             existing.append(topic)
     if changed := [t for t in existing if t.config]:
         resources = [ConfigResource(ResourceType.TOPIC, t.name, incremental_configs=_entries(t)) for t in changed]
-        for future in admin.incremental_alter_configs(resources).values():
+        for future in admin.incremental_alter_configs(resources, request_timeout=_ANSWER_S).values():
             future.result(30)
     _await_visible(admin, {t.name for t in wanted})
 

@@ -143,6 +143,7 @@ class SubscriptionLog:
         """Thread: creates the topic if need be, then reads it for ever."""
         while not self._stopping.is_set():
             try:
+                self._producer.list_topics(timeout=_PROBE_TIMEOUT_S)  # says sooner that there is no broker
                 create_topics(self._bootstrap_servers, [self._topic])
                 break
             except KafkaException as error:

@@ -191,33 +191,31 @@ async def test_without_a_broker_it_says_so(aggregator: Any) -> None:
 
 
 @contextmanager
-def broker(data: Path, port: int) -> Iterator[str]:
+def broker(data: Path, port: int) -> Iterator[None]:
     part = kafka_part(data / "kafka", port)
     part.prepare()
     process = spawn(part, data / "kafka.log")
     try:
         wait_ready(part, process)
-        yield f"127.0.0.1:{port}"
+        yield
     finally:
         stop(part, process)
 
 
-async def test_a_broker_that_goes_away_and_comes_back(aggregator: Any) -> None:
+async def test_a_broker_that_comes_late_goes_away_and_comes_back(aggregator: Any) -> None:
     data, port = Path(tempfile.mkdtemp(prefix="aggregator-")), free_port()
     try:
-        with broker(data, port) as brokers:
-            running = aggregator(brokers=brokers)
-            client = await running.__aenter__()
-            await add(client, "btcusdt", "u1")
-        try:
+        async with aggregator(brokers=f"127.0.0.1:{port}", wait=False) as client:
+            with broker(data, port):
+                await is_ready(client)
+                await add(client, "btcusdt", "u1")
+            assert_problem(await client.get("/readyz"), 503)
             assert_problem(await add(client, "btcusdt", "u2"), 503)
             assert_problem(await remove(client, "btcusdt", "u1"), 503)
             assert await desired(client) == {"btcusdt": 1}
             with broker(data, port):
                 await is_ready(client)
                 assert (await add(client, "btcusdt", "u3")).json()["subscribers"] == 2
-        finally:
-            await running.__aexit__(None, None, None)
     finally:
         shutil.rmtree(data, ignore_errors=True)
 

@@ -65,21 +65,32 @@ async def test_a_taken_port_is_an_error(auth: Auth) -> None:
 
 
 class Gate:
-    """A TCP proxy that can be shut: a database that goes away and comes back, at one address."""
+    """A TCP proxy that can be shut: a database that goes away and comes back, at one address.
+
+    It listens all the time, since a port given back may be taken by somebody else.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self.is_open = False
         self.port = 0
 
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            self.shut()
+            server.close()
 
-    async def shut(self) -> None:
-        assert self._server
-        self._server.close()
+    def open(self) -> None:
+        self.is_open = True
+
+    def shut(self) -> None:
+        self.is_open = False
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
@@ -87,6 +98,8 @@ class Gate:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other_reader, other_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, other_writer}
+        if not self.is_open:
+            self.shut()
         await asyncio.gather(self._pump(reader, other_writer), self._pump(other_reader, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,17 +127,16 @@ async def serving(auth: Auth, database: Database) -> AsyncIterator[grpc.aio.Chan
 
 async def test_health_follows_the_database(auth: Auth, auth_url: URL) -> None:
     gate = Gate(auth_url.host or "", auth_url.port or 0)
-    await gate.open()
-    await gate.shut()
-    async with serving(auth, Database(auth_url.set(host="127.0.0.1", port=gate.port))) as channel:
+    async with (
+        gate.listening(),
+        serving(auth, Database(auth_url.set(host="127.0.0.1", port=gate.port))) as channel,
+    ):
         await becomes(channel, NOT_SERVING)
-        await gate.open()
-        await becomes(channel, SERVING)
-        await gate.shut()
-        await becomes(channel, NOT_SERVING)
-        await gate.open()
-        await becomes(channel, SERVING)
-        await gate.shut()
+        for _ in range(2):
+            gate.open()
+            await becomes(channel, SERVING)
+            gate.shut()
+            await becomes(channel, NOT_SERVING)
 
 
 async def test_without_a_database_calls_are_unavailable_and_say_when_to_retry(auth: Auth, auth_url: URL) -> None:
