@@ -7,6 +7,8 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +22,6 @@ from flows.connectors.clickhouse_sink import ClickHouseSink
 from flows.connectors.clickhouse_table import ClickHouseTable, Server
 from flows.connectors.dead_letters import DeadLetters
 from flows.connectors.quix_batches import BatchApplication
-from flows.connectors.seen import Key
 from flows.domain.errors import InvalidRecord
 from flows.domain.market import scaled
 from infra.clickhouse.migrate import migrate
@@ -66,14 +67,10 @@ class TickerRow(NamedTuple):
     change_price: int
     change_percent: int
 
-    @property
-    def key(self) -> Key:
-        """What makes a miniticker the same as another."""
-        return self.symbol, self.event_time
-
 
 _TYPES = ["String", "String", "DateTime64(3)", "DateTime64(3)", "String", *["Decimal64(8)"] * 6]
 COLUMNS = [Column(name, kind) for name, kind in zip(TickerRow._fields, _TYPES, strict=True)]
+KEY = ("symbol", "event_time")  # what makes a miniticker the same as another
 _decoder = msgspec.json.Decoder(KafkaMsg)
 
 
@@ -108,6 +105,7 @@ def _time_ms(time_ms: int) -> int:
     return time_ms
 
 
+@lru_cache(maxsize=1 << 16)  # prices repeat
 def _decimal(text: str) -> int:
     units = -scaled(text[1:]) if text.startswith("-") else scaled(text)
     if abs(units) >= DECIMAL64_LIMIT:
@@ -117,14 +115,12 @@ def _decimal(text: str) -> int:
 
 def build_app(settings: Settings, server: Server, topic: str) -> BatchApplication:
     """The application, from the topic to the table; both exist. Raises quixstreams' errors when Kafka is away."""
-    table = ClickHouseTable(
-        server, settings.clickhouse_database, settings.clickhouse_table, COLUMNS, key=("symbol", "event_time")
-    )
+    table = ClickHouseTable(server, settings.clickhouse_database, settings.clickhouse_table, COLUMNS, KEY)
     sink = ClickHouseSink(
         table,
         DeadLetters(settings.bootstrap_servers),
         ticker_row,
-        lambda row: row.key,
+        attrgetter(*KEY),
         settings.batch_size,
         settings.batch_timeout,
     )
@@ -172,6 +168,8 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; the last batch is stored and committed first."""
     settings = Settings()
     setup_logging(settings.log_level)
+    for repeated in ("urllib3.connectionpool", "clickhouse_connect"):  # the sink says it once
+        logging.getLogger(repeated).setLevel(logging.ERROR)
     drain.install()
     server = _clickhouse(settings)
     topic = Topic(settings.kafka_topic or MINITICKER.name, MINITICKER.partitions, MINITICKER.config)

@@ -1,7 +1,7 @@
 """A Quix Streams sink that stores each row in ClickHouse once, whatever is killed.
 
-Quix Streams calls `add` for every record and `flush` before it commits their offsets. Rows are therefore stored at
-least once; that they are stored only once has three reasons:
+Quix Streams calls `add` for every chunk of records and `flush` before it commits their offsets. Rows are therefore
+stored at least once; that they are stored only once has three reasons:
 
 - An insert whose outcome is unknown (no answer, connection lost) is sent again first, the same rows with the same
   deduplication token, before anything else is.
@@ -12,10 +12,11 @@ least once; that they are stored only once has three reasons:
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import Message
 from prometheus_client import Counter, Gauge
 from quixstreams.sinks import BaseSink, SinkBackpressureError
 
@@ -70,19 +71,29 @@ class ClickHouseSink(BaseSink):
         self._strangers: set[str] | None = None  # inserts of an earlier owner that run; None: not looked yet
         self._outage = Outage(str(table.server))
 
+    def __repr__(self) -> str:
+        return f"<ClickHouseSink {self._table.name}>"
+
     @property
     def size(self) -> int:
         """Records in the batch."""
         return len(self._rows) + len(self._poison)
 
-    def add(self, value: Any, key: Any, timestamp: int, headers: Any, topic: str, partition: int, offset: int) -> None:
-        """Take one record into the batch."""
+    def add(
+        self, value: Sequence[Message], key: Any, timestamp: int, headers: Any, topic: str, partition: int, offset: int
+    ) -> None:
+        """Take a chunk into the batch; what Quix Streams says beside it is of its first message."""
         if self._first_at is None:
             self._first_at = time.monotonic()
-        try:
-            self._rows.append(self._to_row(value))
-        except InvalidRecord as error:
-            self._poison.append(DeadLetter(topic, partition, offset, key, value, timestamp, str(error)))
+        for message in value:
+            try:
+                self._rows.append(self._to_row(message.value()))
+            except InvalidRecord as error:
+                self._poison.append(DeadLetter.of(message, str(error)))
+
+    def room(self) -> int:
+        """How many more records make the batch full."""
+        return self._batch_size - self.size % self._batch_size
 
     def full(self) -> bool:
         """Whether the batch has just reached a multiple of its size."""

@@ -55,10 +55,8 @@ class Insert:
     @property
     def token(self) -> str:
         """ClickHouse's `insert_deduplication_token`: an insert that comes again changes nothing."""
-        digest = hashlib.sha256()
-        for name, time in self.keys:
-            digest.update(f"{name} {time}\n".encode())
-        return digest.hexdigest()
+        listed = "\n".join([f"{name} {time}" for name, time in self.keys])
+        return hashlib.sha256(listed.encode()).hexdigest()
 
 
 class ClickHouseTable:

@@ -23,6 +23,19 @@ class DeadLetter:
     timestamp: int
     reason: str
 
+    @classmethod
+    def of(cls, message: Message, reason: str) -> "DeadLetter":
+        """From the message as it was read."""
+        return cls(
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            message.key(),
+            message.value(),
+            message.timestamp()[1],
+            reason,
+        )
+
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """The headers of the DLQ record."""

@@ -1,19 +1,27 @@
-"""Quix Streams with commits that follow a sink's batches.
+"""Quix Streams in chunks, with commits that follow a sink's batches.
 
-Quix Streams commits by a checkpoint's age or by its count of records, both fixed. Here the sink says when: at its size
-or at its timeout, counted from the batch's first row; and while the reader is far behind, at larger batches.
+Quix Streams takes one record a turn of its loop, which costs more than all that the ETL does with it. Here an item of
+the stream is a chunk: a list of Kafka messages.
+
+It commits by a checkpoint's age or by its count of records, both fixed. Here the sink says when: at its size or at its
+timeout, counted from the batch's first row; and while the reader is far behind, at larger batches.
 """
 
 import logging
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from contextvars import copy_context
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 from quixstreams import Application
 from quixstreams.checkpointing.exceptions import CheckpointConsumerCommitError
+from quixstreams.context import set_message_context
 from quixstreams.kafka.exceptions import KafkaConsumerException
+from quixstreams.models import MessageContext
 from quixstreams.processing import ProcessingContext
 
 from flows.connectors.clickhouse_sink import ClickHouseSink
@@ -22,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FAR_BEHIND = 5_000  # records that wait in Kafka
 LARGEST_BATCH = 20_000
+LARGEST_CHUNK = 1_000
 POLL_S = 0.1  # how late a timeout, or SIGTERM, may be seen
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers accept: a killed process's partitions are taken over this late
 
@@ -32,7 +41,7 @@ class BatchContext(ProcessingContext):  # type: ignore[misc]
     sink: ClickHouseSink
 
     def commit_checkpoint(self, force: bool = False, revoking: bool = False) -> None:
-        """Called after every record, and with `force` at the end and when partitions go."""
+        """Called after every chunk, and with `force` at the end and when partitions go."""
         if not (force or self.sink.overdue() or (self.sink.full() and self._enough())):
             return
         try:
@@ -65,7 +74,6 @@ class BatchApplication(Application):  # type: ignore[misc]
             auto_offset_reset="earliest",
             consumer_poll_timeout=POLL_S,
             consumer_extra_config={"session.timeout.ms": SESSION_TIMEOUT_MS, "heartbeat.interval.ms": 1_500},
-            on_consumer_error=_wait_out,
             auto_create_topics=False,
             use_changelog_topics=False,
             broker_availability_timeout=0,
@@ -77,6 +85,33 @@ class BatchApplication(Application):  # type: ignore[misc]
         plain = self._processing_context
         self._processing_context = BatchContext(**{f.name: getattr(plain, f.name) for f in fields(plain) if f.init})
         self._processing_context.sink = sink
+
+    def _process_message(self, dataframes: Mapping[str, Any]) -> None:
+        """A turn of Quix Streams' loop: one chunk through the dataframe of its topic, its offsets to the checkpoint."""
+        self._producer.poll(0)
+        chunks: dict[str, list[Message]] = defaultdict(list)
+        for message in self._consumer.consume(min(self._sink.room(), LARGEST_CHUNK), POLL_S):
+            if message.error() is None:
+                chunks[message.topic()].append(message)
+            else:
+                _wait_out(message.error())
+        for topic, chunk in chunks.items():
+            first = chunk[0]
+            context = copy_context()
+            context.run(set_message_context, MessageContext(topic, first.partition(), first.offset(), len(chunk)))
+            context.run(dataframes[topic], chunk, None, first.timestamp()[1], [])
+            self._store_offsets(topic, chunk)
+        self._run_tracker.set_message_consumed(bool(chunks))
+
+    def _store_offsets(self, topic: str, chunk: list[Message]) -> None:
+        """The first offset too: it is where the checkpoint goes back to when ClickHouse is away."""
+        ends: dict[int, tuple[int, int]] = {}
+        for message in chunk:
+            partition, offset = message.partition(), message.offset()
+            ends[partition] = (ends[partition][0] if partition in ends else offset, offset)
+        for partition, (first, last) in ends.items():
+            for offset in sorted({first, last}):
+                self._processing_context.store_offset(topic, partition, offset)
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._sink.forget()
@@ -99,9 +134,8 @@ class BatchApplication(Application):  # type: ignore[misc]
         super()._on_lost(consumer, partitions)
 
 
-def _wait_out(error: Exception, _message: Any, _logger: logging.Logger) -> bool:
-    """Errors that Kafka's client gets over by itself are logged, all others end the process."""
-    if not isinstance(error, KafkaConsumerException) or error.error.fatal():
-        return False
-    log.warning("reading from Kafka: %s", error.error.str())
-    return True
+def _wait_out(error: KafkaError) -> None:
+    """Errors that Kafka's client gets over by itself are logged. Raises KafkaConsumerException for the others."""
+    if error.fatal():
+        raise KafkaConsumerException(error)
+    log.warning("reading from Kafka: %s", error.str())
