@@ -31,7 +31,7 @@ def running_flow(module, recovery, log, **environment):
         process.wait(10)
 
 
-def poll_until(condition, seconds=60, what="condition"):
+def poll_until(condition, seconds=30, what="condition"):
     """The first truthy value of `condition()`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -56,12 +56,19 @@ class TopicReader:
         partitions = poll_until(
             lambda: self._consumer.list_topics(topic, timeout=10).topics[topic].partitions, what=f"topic {topic}"
         )
-        self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+        self._partitions = [TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions]
+        self._consumer.assign(self._partitions)
+        self._next = dict.fromkeys(partitions, 0)
         self.messages = []
 
     def read(self):
-        while batch := self._consumer.consume(10_000, timeout=0.2):
-            self.messages += [m for m in batch if m.error() is None]
+        """All messages up to what the topic holds at this moment."""
+        ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._partitions}
+        while any(self._next[partition] < end for partition, end in ends.items()):
+            for message in self._consumer.consume(10_000, timeout=0.05):
+                if message.error() is None:
+                    self._next[message.partition()] = message.offset() + 1
+                    self.messages.append(message)
         return self.messages
 
     def close(self):
