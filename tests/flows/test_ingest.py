@@ -216,7 +216,7 @@ def test_no_network_is_said_plainly(kafka, tmp_path):
     ingest = Ingest(kafka, f"127.0.0.1:{free_port()}", tmp_path / "log", "")
     with process("flows.ingest", ingest.log, **ingest.environment):
         answer = poll_until(
-            lambda: (a := ingest.get("/readyz")) and "refused" in a.text.lower() and a, what="the reason"
+            lambda: (a := ingest.get("/readyz")) and "can't reach the exchange" in a.text and a, what="the reason"
         )
         assert answer.status_code == 503
         assert "Traceback" not in ingest.log.read_text()

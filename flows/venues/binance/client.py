@@ -109,7 +109,7 @@ async def open_socket(ws_url: str) -> MarketSocket:
     except InvalidStatus as error:
         raise _refused(error.response.status_code, error.response.headers, url) from error
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
-        raise ExchangeUnreachable(f"{url}: {error or type(error).__name__}") from error
+        raise ExchangeUnreachable(f"can't reach the exchange at {url}: {error or type(error).__name__}") from error
     assert isinstance(opened, MarketSocket)
     return opened
 
@@ -163,4 +163,4 @@ async def trading_symbols(rest_url: str) -> set[str]:
             raise _refused(answer.status_code, answer.headers, url)
         return {row["symbol"] for row in answer.json()["symbols"] if row["status"] == "TRADING"}
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise ExchangeUnreachable(f"{url}: {error or type(error).__name__}") from error
+        raise ExchangeUnreachable(f"can't reach the exchange at {url}: {error or type(error).__name__}") from error
