@@ -34,7 +34,9 @@ class Stack:
     def __init__(self, data_dir, *arguments, offset=None):
         self.data_dir, self.arguments = data_dir, arguments
         self.offset = free_offset() if offset is None else offset
-        clean = {k: v for k, v in os.environ.items() if k not in ("BROKERS", "REDIS_ADDR", "POSTGRES_HOST", "JWT_SECRET")}
+        clean = {
+            k: v for k, v in os.environ.items() if k not in ("BROKERS", "REDIS_ADDR", "POSTGRES_HOST", "JWT_SECRET")
+        }
         self.environment = {**clean, "PORT_OFFSET": str(self.offset), "DATA_DIR": str(data_dir)}
         self.lines = []
         self.process = None
@@ -85,7 +87,13 @@ class Stack:
 
     def tracker(self, *arguments):
         return subprocess.run(
-            [TRACKER, *arguments], cwd=ROOT, env=self.environment, text=True, capture_output=True, timeout=60, check=False
+            [TRACKER, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
 
     def status(self):

@@ -25,7 +25,16 @@ from naive import NaiveStats  # noqa: E402
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 COINS = {"btcusdt": "1.5", "ethusdt": "10", "solusdt": "0.000000000000000001", "bnbusdt": "3.25", "xrpusdt": "1000"}
-SERVICES = ("profile", "authorization", "aggregator", "ingest", "second-stats", "minitickers", "kafka-clickhouse", "exchange")
+SERVICES = (
+    "profile",
+    "authorization",
+    "aggregator",
+    "ingest",
+    "second-stats",
+    "minitickers",
+    "kafka-clickhouse",
+    "exchange",
+)
 STORES = ("redis", "postgres-auth", "postgres-profile", "clickhouse", "kafka")
 
 
@@ -182,7 +191,7 @@ def test_watch_prints_a_line_a_push_without_a_terminal(stack):
         lines = [watch.stdout.readline() for _ in range(3)]
         watch.send_signal(signal.SIGINT)
         rest = watch.stdout.read()
-        assert watch.wait(10) == 0, lines + [rest]
+        assert watch.wait(10) == 0, [*lines, rest]
     assert any("total" in line.lower() for line in lines), lines
 
 
