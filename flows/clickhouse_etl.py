@@ -3,8 +3,13 @@
 Run it: `python -m flows.clickhouse_etl`.
 """
 
+import atexit
 import logging
-import urllib.error
+import os
+import signal
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from functools import lru_cache
@@ -34,6 +39,7 @@ log = logging.getLogger(__name__)
 DECIMAL64_LIMIT = 10**18  # 18 digits, 8 of them decimals
 TIME_LIMIT_MS = 10_413_792_000_000  # DateTime64 ends with the year 2299
 RETRY_S = 1.0
+STOP_GRACE_S = 6.0
 
 
 class KafkaMsg(msgspec.Struct, gc=False):
@@ -164,6 +170,27 @@ def _clickhouse(settings: Settings) -> Server:
     return Server(host, port, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
 
 
+def _end_in_time() -> None:
+    """End this process STOP_GRACE_S after its first signal, whatever it waits for.
+
+    A commit blocks for minutes while Kafka is away, in C, where no Python handler of a signal runs. What is not stored
+    or committed by then is read again: an end here is one more `kill -9`.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        reader.recv(1)
+        time.sleep(STOP_GRACE_S)
+        log.warning("Kafka or ClickHouse does not answer: ending with a batch uncommitted, to be read again")
+        logging.shutdown()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="end-in-time", daemon=True).start()
+    atexit.register(writer.close)  # open as long as the process lives
+
+
 def main() -> None:
     """Run until SIGTERM or SIGINT; the last batch is stored and committed first."""
     settings = Settings()
@@ -171,6 +198,7 @@ def main() -> None:
     for repeated in ("urllib3.connectionpool", "clickhouse_connect"):  # the sink says it once
         logging.getLogger(repeated).setLevel(logging.ERROR)
     drain.install()
+    _end_in_time()
     server = _clickhouse(settings)
     topic = Topic(settings.kafka_topic or MINITICKER.name, MINITICKER.partitions, MINITICKER.config)
     app: BatchApplication | None = None
