@@ -29,6 +29,7 @@ from flows.connectors.dead_letters import DeadLetters
 from flows.connectors.quix_batches import BatchApplication
 from flows.domain.errors import InvalidRecord
 from flows.domain.market import scaled
+from flows.records import KafkaMsg
 from infra.clickhouse.migrate import migrate
 from infra.health import serve_health
 from infra.logs import setup_logging
@@ -40,22 +41,6 @@ DECIMAL64_LIMIT = 10**18  # 18 digits, 8 of them decimals
 TIME_LIMIT_MS = 10_413_792_000_000  # DateTime64 ends with the year 2299
 RETRY_S = 1.0
 STOP_GRACE_S = 6.0
-
-
-class KafkaMsg(msgspec.Struct, gc=False):
-    """The JSON of `binance.miniticker`: times in ms, the rest as on the wire."""
-
-    message_id: str
-    event_type: str
-    event_time: int
-    receive_time: int
-    symbol: str
-    close_price: str
-    open_price: str
-    high_price: str
-    low_price: str
-    change_price: str
-    change_percent: str
 
 
 class TickerRow(NamedTuple):

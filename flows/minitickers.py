@@ -22,32 +22,13 @@ from flows.dlq import poison_record
 from flows.domain.errors import InvalidRecord
 from flows.domain.market import decimal_8
 from flows.domain.miniticker import MiniTicker
-from flows.records import decode_miniticker
+from flows.records import KafkaMsg, decode_miniticker
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
 
 EVENT_TYPE = "24hrMiniTicker"
 RECORDS = Counter("minitickers_records", "Records of the raw miniticker log, by what became of them", ["outcome"])
-
-
-class KafkaMsg(msgspec.Struct, frozen=True):
-    """The value of `binance.miniticker`: one field for each column of `crypto.market_tickers`.
-
-    Times in ms, prices as decimals with 8 decimals.
-    """
-
-    message_id: str
-    event_type: str
-    event_time: int
-    receive_time: int
-    symbol: str
-    close_price: str
-    open_price: str
-    high_price: str
-    low_price: str
-    change_price: str
-    change_percent: str
 
 
 def kafka_msg(ticker: MiniTicker, received_ms: int | None) -> bytes:

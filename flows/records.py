@@ -85,3 +85,22 @@ def decode_miniticker(value: bytes | None) -> MiniTicker:
     except _UNDECODABLE as error:
         raise InvalidRecord(f"bad JSON: {error}") from error
     return MiniTicker.of(raw.symbol, raw.event_time, raw.close, raw.open, raw.high, raw.low)
+
+
+class KafkaMsg(msgspec.Struct, frozen=True, gc=False):
+    """The value of `binance.miniticker`: one field for each column of `crypto.market_tickers`.
+
+    Times in ms, prices as decimals with 8 decimals.
+    """
+
+    message_id: str
+    event_type: str
+    event_time: int
+    receive_time: int
+    symbol: str
+    close_price: str
+    open_price: str
+    high_price: str
+    low_price: str
+    change_price: str
+    change_percent: str
