@@ -35,7 +35,7 @@ POLL_S = 0.1  # how late a timeout, or SIGTERM, may be seen
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers accept: a killed process's partitions are taken over this late
 
 
-class BatchContext(ProcessingContext):  # type: ignore[misc]
+class BatchContext(ProcessingContext):
     """Commits a checkpoint when the sink's batch is due."""
 
     sink: ClickHouseSink
@@ -64,7 +64,7 @@ class BatchContext(ProcessingContext):  # type: ignore[misc]
         return waiting
 
 
-class BatchApplication(Application):  # type: ignore[misc]
+class BatchApplication(Application):
     """A Quix Streams application with one ClickHouseSink; it waits for a Kafka that is away."""
 
     def __init__(self, bootstrap_servers: str, consumer_group: str, sink: ClickHouseSink) -> None:
@@ -82,8 +82,8 @@ class BatchApplication(Application):  # type: ignore[misc]
         )
         self.assigned = False
         self._sink = sink
-        plain = self._processing_context
-        self._processing_context = BatchContext(**{f.name: getattr(plain, f.name) for f in fields(plain) if f.init})
+        plain: ProcessingContext = self._processing_context
+        self._processing_context: BatchContext = BatchContext(**{f.name: getattr(plain, f.name) for f in fields(plain) if f.init})
         self._processing_context.sink = sink
 
     def _process_message(self, dataframes: Mapping[str, Any]) -> None:
