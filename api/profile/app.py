@@ -1,0 +1,163 @@
+"""The profile service's process (the BFF): `python -m api.profile.app`."""
+
+import asyncio
+import logging
+import sys
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from sqlalchemy import URL
+
+from api.database import Database, DatabaseAway
+from api.http import health_router, install_problems, serve
+from api.profile.aggregator_client import AggregatorClient, Outbox
+from api.profile.auth_client import AuthClient
+from api.profile.endpoints import auth_router, profile_router
+from api.profile.errors import STATUSES, NotAuthenticated
+from api.profile.hub import Hub
+from api.profile.redis_feed import RedisFeed
+from api.profile.repository import ProfileRepository
+from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated
+from api.profile.service import ProfileService
+from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
+from api.symbols import SymbolDirectory, rest_url
+from api.tokens import AccessTokens
+from infra.logs import setup_logging
+from infra.settings import Settings, split_address
+
+DEFAULT_PORT = 8080
+# A client's push is small and changes each second: compression would cost more than it saves.
+UVICORN: dict[str, Any] = {
+    "ws": LiveProtocol,
+    "ws_max_size": MAX_MESSAGE_BYTES,
+    "ws_per_message_deflate": False,
+    "log_level": "warning",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Bff:
+    """Everything the service is made of, wired; `start` it inside the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ValueError for an unusable secret."""
+        self.tokens = AccessTokens(settings.checked_jwt_secret(), settings.jwt_access_ttl)
+        self.database = Database(database_url(settings), "profile")
+        repository = ProfileRepository(self.database)
+        self.auth = AuthClient(_address(settings.auth_service_addr, 50051))
+        self.aggregator = AggregatorClient(f"http://{_address(settings.aggregator_addr, 8088)}")
+        self.symbols = SymbolDirectory(rest_url(settings))
+        self.outbox = Outbox(repository, self.aggregator)
+        self.hub = Hub(repository.held, settings.push_window, settings.stale_after)
+        redis = split_address(settings.redis_addr, 6379)
+        self.feed = self.hub.feed = RedisFeed(*redis, self.hub.price_changed, self.hub.portfolio_changed)
+        self.service = ProfileService(repository, self.auth, self.symbols, self._changed)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._broken: str | None = None
+
+    def start(self) -> None:
+        """Begin the work in the background."""
+        for work in (self._prepare(), self.outbox.run(), self.hub.run(), self.feed.run()):
+            self._background(work)
+
+    async def stop(self) -> None:
+        """End it, and close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for part in (self.hub, self.feed, self.auth, self.aggregator, self.symbols, self.database):
+            await part.close()
+
+    async def unavailable(self) -> str | None:
+        """Why requests can't be served, or None; without Redis prices only turn stale."""
+        try:
+            await self.database.check()
+        except DatabaseAway as error:
+            return f"PostgreSQL at {self.database.address}: {error}"
+        return self._broken
+
+    async def _prepare(self) -> None:
+        while await self.unavailable():  # noqa: ASYNC110 - it is the database that is waited for
+            await asyncio.sleep(1)
+
+    def _changed(self, user_id: uuid.UUID) -> None:
+        self.hub.portfolio_changed(user_id)
+        self.outbox.wake()
+        self._background(self.feed.announce(user_id))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("work in the background ended", exc_info=error)
+            self._broken = f"work in the background ended: {error}"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it connects to everything when it starts. Raises ValueError for an unusable secret."""
+    bff = Bff(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        bff.start()
+        yield
+        await bff.stop()
+
+    app = FastAPI(title="Crypto Asset Tracker", lifespan=lifespan)
+    install_problems(app, STATUSES)
+    app.add_exception_handler(NotAuthenticated, not_authenticated)
+    app.add_middleware(SecurityHeaders)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.include_router(health_router(bff.unavailable))
+    app.include_router(auth_router(bff.service, secure_cookie=settings.env != "local"))
+    app.include_router(profile_router(bff.service, bearer(bff.tokens)))
+    app.include_router(websocket_router(Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins))))
+    return app
+
+
+def database_url(settings: Settings) -> URL:
+    """The profile database: PostgreSQL's port 5434 + PORT_OFFSET and the name profile_db unless set otherwise."""
+    return URL.create(
+        "postgresql+psycopg",
+        settings.postgres_user,
+        settings.postgres_password.get_secret_value(),
+        settings.postgres_host,
+        settings.postgres_port or 5434 + settings.port_offset,
+        settings.postgres_db or "profile_db",
+    )
+
+
+def main() -> None:
+    """Entry point; a configuration that can't be used is one line and exit 1."""
+    try:
+        settings = Settings()
+        setup_logging(settings.log_level)
+        app = create_app(settings)
+    except ValueError as error:
+        sys.exit(f"profile: {error}")
+    serve(app, *settings.listen(DEFAULT_PORT), **UVICORN)
+
+
+def _address(address: str, default_port: int) -> str:
+    host, port = split_address(address, default_port)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+if __name__ == "__main__":
+    main()

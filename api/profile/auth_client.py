@@ -1,0 +1,102 @@
+"""The authorization service over gRPC: every call has a deadline and is made once."""
+
+import logging
+import uuid
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from api.profile.errors import Conflict, InvalidInput, NotAuthenticated, NotAvailable, ProfileError, TooManyRequests
+from protos import auth_pb2, auth_pb2_grpc
+
+DEADLINE_S = 5.0
+_OPTIONS = [
+    ("grpc.enable_retries", 0),  # a refresh token is used up by the first try
+    # A service that comes back is found within seconds; gRPC's own backoff grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+_ERRORS: dict[grpc.StatusCode, type[ProfileError]] = {
+    grpc.StatusCode.ALREADY_EXISTS: Conflict,
+    grpc.StatusCode.UNAUTHENTICATED: NotAuthenticated,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
+}
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """What a login or a refresh gives."""
+
+    access_token: str
+    refresh_token: str
+    refresh_expires_at_ms: int
+
+
+class AuthClient:
+    """Raises the errors of `api.profile.errors`: the service's own answers, or NotAvailable when there is none."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        # A channel belongs to the event loop that runs when it is made.
+        return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return auth_pb2_grpc.AuthServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def register(self, name: str, password: str) -> uuid.UUID:
+        """The new user's id. Raises Conflict for a taken name, InvalidInput."""
+        request = auth_pb2.RegisterRequest(name=name, password=password)
+        return uuid.UUID((await _answer(self._stub.Register(request, timeout=DEADLINE_S))).user_id)
+
+    async def login(self, name: str, password: str) -> TokenPair:
+        """Raises NotAuthenticated."""
+        request = auth_pb2.LoginRequest(name=name, password=password)
+        return _pair(await _answer(self._stub.Login(request, timeout=DEADLINE_S)))
+
+    async def refresh(self, refresh_token: str) -> TokenPair:
+        """Exchange a refresh token. Raises NotAuthenticated."""
+        request = auth_pb2.RefreshTokenRequest(refresh_token=refresh_token)
+        return _pair(await _answer(self._stub.RefreshToken(request, timeout=DEADLINE_S)))
+
+    async def logout(self, refresh_token: str) -> None:
+        """Revoke the token's family."""
+        await _answer(self._stub.Logout(auth_pb2.LogoutRequest(refresh_token=refresh_token), timeout=DEADLINE_S))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close(None)
+
+
+def _pair(response: auth_pb2.TokenResponse) -> TokenPair:
+    return TokenPair(response.access_token, response.refresh_token, response.refresh_expires_at_ms)
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        _raise_for(error)
+
+
+def _raise_for(error: grpc.aio.AioRpcError) -> NoReturn:
+    found = _ERRORS.get(error.code())
+    if found is None:
+        log.warning("the authorization service answers %s: %s", error.code().name, error.details())
+        raise NotAvailable("the authorization service does not answer") from error
+    translated = found(error.details() or error.code().name)
+    metadata: list[Any] = list(error.trailing_metadata() or ())
+    told = next((str(value) for key, value in metadata if key == "retry-after"), "")
+    if told.isdigit():
+        translated.retry_after_s = int(told)
+    raise translated from error

@@ -1,0 +1,211 @@
+"""Profiles, coins and the outbox in PostgreSQL (schema: infra/migrations/profile)."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.database import Database
+from api.profile import decimals
+from api.profile.errors import Conflict, InvalidInput, NotFound
+
+CLAIM_S = 30.0
+
+metadata = sa.MetaData()
+_time = sa.DateTime(timezone=True)
+profiles = sa.Table(
+    "profiles",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+)
+coins = sa.Table(
+    "coins",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    sa.Column("deleted_at", _time),
+    sa.Column("symbol", sa.Text, nullable=False),
+    sa.Column("quantity", sa.Numeric(36, 18), nullable=False),
+    sa.Column("user_id", sa.ForeignKey("profiles.id", ondelete="CASCADE"), nullable=False),
+)
+outbox = sa.Table(
+    "subscription_outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("user_id", sa.Uuid, nullable=False),
+    sa.Column("symbol", sa.Text, nullable=False),
+    sa.Column("held", sa.Boolean, nullable=False),
+    sa.Column("claimed_until", _time, nullable=False, server_default=sa.func.now()),
+)
+_live = coins.c.deleted_at.is_(None)
+
+
+@dataclass(frozen=True)
+class CoinRow:
+    """A coin held; `symbol` is lowercase."""
+
+    id: int
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    symbol: str
+    quantity: Decimal
+    user_id: uuid.UUID
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """A user and the coins held, by id."""
+
+    id: uuid.UUID
+    name: str
+    coins: list[CoinRow]
+
+
+@dataclass(frozen=True)
+class SubscriptionChange:
+    """What the aggregator is to be told: the user now holds the symbol, or does no more."""
+
+    id: int
+    user_id: uuid.UUID
+    symbol: str
+    held: bool
+
+
+class ProfileRepository:
+    """Every method is one transaction and raises DatabaseAway when PostgreSQL does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, user_id: uuid.UUID, name: str) -> None:
+        """Raises Conflict when the user has a profile."""
+        try:
+            async with self._database.transaction() as connection:
+                row = profiles.insert().values(id=user_id, name=name, created_at=datetime.now(UTC))
+                await connection.execute(row)
+        except IntegrityError as error:
+            raise Conflict("the profile exists already") from error
+
+    async def find(self, user_id: uuid.UUID) -> ProfileRow | None:
+        """The profile with its coins."""
+        async with self._database.transaction() as connection:
+            query = sa.select(profiles.c.name).where(profiles.c.id == user_id)
+            name = (await connection.execute(query)).scalar_one_or_none()
+            held = await _held(connection, user_id)
+        return None if name is None else ProfileRow(user_id, name, held)
+
+    async def held(self, user_id: uuid.UUID) -> list[CoinRow]:
+        """The user's coins by id; none without a profile."""
+        async with self._database.transaction() as connection:
+            return await _held(connection, user_id)
+
+    async def change(self, user_id: uuid.UUID, symbol: str, change: Decimal) -> tuple[CoinRow, bool]:
+        """Add to, or take from, what is held; gives the coin, and whether it is held anew.
+
+        Raises InvalidInput when the result is below zero or too large, NotFound without a profile.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                # Another change may add or delete the coin between the two steps; then they begin again.
+                while True:
+                    if coin := await _change_held(connection, user_id, symbol, change):
+                        return coin, False
+                    if coin := await _hold_anew(connection, user_id, symbol, change):
+                        await _tell_aggregator(connection, user_id, symbol, held=True)
+                        return coin, True
+        except IntegrityError as error:
+            raise NotFound("there is no profile yet") from error
+
+    async def delete(self, user_id: uuid.UUID, symbol: str) -> None:
+        """Raises NotFound when it is not held."""
+        gone = coins.update().where(_coin_of(user_id, symbol)).values(deleted_at=datetime.now(UTC))
+        async with self._database.transaction() as connection:
+            if (await connection.execute(gone)).rowcount == 0:
+                raise NotFound("this coin is not held")
+            await _tell_aggregator(connection, user_id, symbol, held=False)
+
+    async def tell_all_again(self) -> int:
+        """Put every holding into the outbox; gives their number.
+
+        The rows are locked, so that a deletion at the same time comes either before (and is not told of here) or after.
+        """
+        holdings = sa.select(coins.c.user_id, coins.c.symbol, sa.true()).where(_live).with_for_update(read=True)
+        async with self._database.transaction() as connection:
+            fill = outbox.insert().from_select(["user_id", "symbol", "held"], holdings)
+            return (await connection.execute(fill)).rowcount
+
+    async def claim_changes(self, limit: int) -> list[SubscriptionChange]:
+        """The oldest changes, at most one for each user and symbol; nobody else gets them for 30 s."""
+        earlier = outbox.alias("earlier")
+        same = (earlier.c.user_id == outbox.c.user_id) & (earlier.c.symbol == outbox.c.symbol)
+        first = ~sa.exists().where(same & (earlier.c.id < outbox.c.id))
+        free = sa.select(outbox.c.id).where(outbox.c.claimed_until <= sa.func.clock_timestamp(), first)
+        chosen = free.order_by(outbox.c.id).limit(limit).with_for_update(skip_locked=True, of=outbox)
+        until = sa.func.clock_timestamp() + timedelta(seconds=CLAIM_S)
+        columns = (outbox.c.id, outbox.c.user_id, outbox.c.symbol, outbox.c.held)
+        claim = outbox.update().where(outbox.c.id.in_(chosen)).values(claimed_until=until).returning(*columns)
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(claim)
+            return sorted((SubscriptionChange(*row) for row in rows), key=lambda change: change.id)
+
+    async def forget_changes(self, told: list[int], untold: list[int]) -> None:
+        """Take from the outbox what the aggregator has been told, and free the rest of what was claimed."""
+        async with self._database.transaction() as connection:
+            await connection.execute(outbox.delete().where(outbox.c.id.in_(told)))
+            free = outbox.update().where(outbox.c.id.in_(untold)).values(claimed_until=sa.func.clock_timestamp())
+            await connection.execute(free)
+
+
+def _coin_of(user_id: uuid.UUID, symbol: str) -> sa.ColumnElement[bool]:
+    return (coins.c.user_id == user_id) & (coins.c.symbol == symbol) & _live
+
+
+def _coin(row: Sequence[Any] | None) -> CoinRow | None:
+    return None if row is None else CoinRow(*row)
+
+
+async def _held(connection: AsyncConnection, user_id: uuid.UUID) -> list[CoinRow]:
+    query = sa.select(coins).where((coins.c.user_id == user_id) & _live).order_by(coins.c.id)
+    return [CoinRow(*row) for row in await connection.execute(query)]
+
+
+async def _change_held(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow | None:
+    """The changed coin, or None when it is not held."""
+    query = sa.select(coins.c.id, coins.c.quantity).where(_coin_of(user_id, symbol)).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    new = {"quantity": _sum(row.quantity, change), "updated_at": datetime.now(UTC)}
+    update = coins.update().where(coins.c.id == row.id).values(new).returning(*coins.c)
+    return _coin((await connection.execute(update)).one())
+
+
+async def _hold_anew(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, quantity: Decimal) -> CoinRow | None:
+    """The new coin, or None when it is held after all."""
+    now = datetime.now(UTC)
+    values = {"user_id": user_id, "symbol": symbol, "quantity": _sum(Decimal(0), quantity)}
+    row = insert(coins).values(**values, created_at=now, updated_at=now)
+    unless_held = row.on_conflict_do_nothing(index_elements=[coins.c.user_id, coins.c.symbol], index_where=_live)
+    return _coin((await connection.execute(unless_held.returning(*coins.c))).one_or_none())
+
+
+def _sum(quantity: Decimal, change: Decimal) -> Decimal:
+    try:
+        return decimals.add(quantity, change)
+    except ValueError as error:
+        raise InvalidInput(f"quantity: {error}") from error
+
+
+async def _tell_aggregator(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, *, held: bool) -> None:
+    await connection.execute(outbox.insert().values(user_id=user_id, symbol=symbol, held=held))
