@@ -62,7 +62,7 @@ class Bff:
 
     def start(self) -> None:
         """Begin the work in the background."""
-        for work in (self._prepare(), self.outbox.run(), self.hub.run(), self.feed.run()):
+        for work in (self._tell_aggregator(), self.hub.run(), self.feed.run()):
             self._background(work)
 
     async def stop(self) -> None:
@@ -81,9 +81,10 @@ class Bff:
             return f"PostgreSQL at {self.database.address}: {error}"
         return self._broken
 
-    async def _prepare(self) -> None:
+    async def _tell_aggregator(self) -> None:
         while await self.unavailable():  # noqa: ASYNC110 - it is the database that is waited for
             await asyncio.sleep(1)
+        await self.outbox.run()
 
     def _changed(self, user_id: uuid.UUID) -> None:
         self.hub.portfolio_changed(user_id)

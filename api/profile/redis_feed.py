@@ -126,9 +126,16 @@ class RedisFeed:
             if _applied(quote.apply_second_stat, data):
                 self._on_price(quote)
         elif channel == PORTFOLIOS.encode():
-            sender, _, user_id = data.decode().partition(" ")
-            if sender != self._instance:
-                self._on_portfolio(uuid.UUID(user_id))
+            self._take_news(data)
+
+    def _take_news(self, data: bytes) -> None:
+        sender, _, user_id = data.decode(errors="replace").partition(" ")
+        if sender == self._instance:
+            return
+        try:
+            self._on_portfolio(uuid.UUID(user_id))
+        except ValueError:
+            log.warning("not the id of a user on %s", PORTFOLIOS)
 
     def _subscription_began(self, channel: bytes) -> None:
         if quote := self._watched.get(channel):

@@ -111,7 +111,7 @@ async def new_user(bff: Bff) -> AsyncIterator[NewUser]:
     clients: list[httpx.AsyncClient] = []
 
     async def make(at: Bff = bff, **coins: str) -> User:
-        client = httpx.AsyncClient(base_url=at.url, timeout=30)
+        client = httpx.AsyncClient(base_url=at.url, timeout=30, verify=False)
         clients.append(client)
         user_id, name = str(uuid.uuid4()), unique()
         user = User(user_id, name, TOKENS.issue(user_id, name)[0], client)
@@ -129,7 +129,7 @@ async def new_user(bff: Bff) -> AsyncIterator[NewUser]:
 
 @pytest.fixture
 async def client(bff: Bff) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=bff.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=bff.url, timeout=30, verify=False) as client:
         yield client
 
 
