@@ -22,7 +22,7 @@ class AggregatorClient:
     """`GET` and `DELETE /coin` of the aggregator (contract section 6)."""
 
     def __init__(self, base_url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT_S)
+        self._client = httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT_S, trust_env=False)
 
     async def tell(self, change: SubscriptionChange) -> None:
         """Idempotent. Raises httpx.HTTPError when the aggregator is away or can't take it now."""

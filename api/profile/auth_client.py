@@ -14,6 +14,7 @@ from protos import auth_pb2, auth_pb2_grpc
 
 DEADLINE_S = 5.0
 _OPTIONS = [
+    ("grpc.enable_http_proxy", 0),  # a neighbour, not the Internet
     ("grpc.enable_retries", 0),  # a refresh token is used up by the first try
     # A service that comes back is found within seconds; gRPC's own backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),

@@ -24,6 +24,14 @@ def _printable(text: str) -> str:
     return text
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must not contain half characters") from error
+    return text
+
+
 def _change(text: str) -> str:
     if parse_quantity(text) == 0:
         raise ValueError("must not be zero")
@@ -45,6 +53,8 @@ QuantityChange = Annotated[
         json_schema_extra={"pattern": QUANTITY_PATTERN},
     ),
 ]
+# JSON can carry half a surrogate pair, which has no UTF-8 and so no place in a gRPC message.
+Text = Annotated[str, AfterValidator(_encodable)]
 PlainDecimal = Annotated[
     Decimal,
     PlainSerializer(plain, return_type=str),
@@ -60,8 +70,8 @@ Time = Annotated[
 class Credentials(BaseModel):
     """A name and its password."""
 
-    name: str = Field(examples=["myuser"])
-    password: str = Field(examples=["mypassword123"])
+    name: Text = Field(examples=["myuser"])
+    password: Text = Field(examples=["mypassword123"])
 
 
 class AccessToken(BaseModel):
