@@ -39,8 +39,8 @@ STORES = ("redis", "postgres-auth", "postgres-profile", "clickhouse", "kafka")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    stack = Stack(tmp_path_factory.mktemp("stack") / "data")
+def stack(store_data):
+    stack = Stack(store_data / "stack")
     try:
         stack.start()
         yield stack
@@ -67,6 +67,30 @@ def bearer(client):
         assert added.status_code == 200, added.text
         assert added.json()["Quantity"] == quantity
     return headers
+
+
+def recompute(messages):
+    """{(timestamp, symbol): final state} by the naive reference, from the messages of the raw topic."""
+    final, by_partition = {}, {}
+    for message in messages:
+        by_partition.setdefault(message.partition(), []).append(message)
+    for records in by_partition.values():
+        received = [int(dict(m.headers() or []).get("received_ms", b"0")) or None for m in records]
+        naive = NaiveStats().run([m.value() for m in records], received)
+        assert naive.rejected == []
+        final |= naive.final
+    return final
+
+
+def final_states(messages):
+    """{(timestamp, symbol): final state} of the published SecondStats."""
+    best = {}
+    for message in messages:
+        stat = json.loads(message.value())
+        key, revision = (stat["timestamp"], stat["symbol"]), stat.pop("revision")
+        if key not in best or revision > best[key][0]:
+            best[key] = revision, json.dumps(stat, separators=(",", ":"), ensure_ascii=False).encode()
+    return {key: text for key, (_, text) in best.items()}
 
 
 def pushes(stack, bearer, seconds=30):
@@ -139,26 +163,10 @@ def test_second_stats_equal_an_independent_recomputation_of_the_raw_log(stack, b
     poll_until(lambda: len(published.read()) > 50, 60, "SecondStats")
     raw = TopicReader(brokers, "binance.raw.aggtrade")
     raw.read()
-    recomputed, by_partition = {}, {}
-    for message in raw.messages:
-        by_partition.setdefault(message.partition(), []).append(message)
-    for messages in by_partition.values():
-        received = [int(dict(m.headers() or []).get("received_ms", b"0")) or None for m in messages]
-        naive = NaiveStats().run([m.value() for m in messages], received)
-        assert naive.rejected == []
-        recomputed |= naive.final
+    recomputed = recompute(raw.messages)
 
-    def live():
-        best = {}
-        for message in published.read():
-            stat = json.loads(message.value())
-            key, revision = (stat["timestamp"], stat["symbol"]), stat.pop("revision")
-            if key not in best or revision > best[key][0]:
-                best[key] = revision, json.dumps(stat, separators=(",", ":"), ensure_ascii=False).encode()
-        return {key: text for key, (_, text) in best.items()}
-
-    poll_until(lambda: recomputed.keys() <= live().keys(), 30, "all recomputed seconds published")
-    found = live()
+    poll_until(lambda: recomputed.keys() <= final_states(published.read()).keys(), 30, "all recomputed seconds")
+    found = final_states(published.messages)
     assert {key: found[key] for key in recomputed} == recomputed
     assert len(recomputed) > 50
     published.close()
