@@ -1,6 +1,7 @@
 """`tracker watch`: a portfolio that ticks, in the terminal; in a pipe, one line a push."""
 
 import asyncio
+import contextlib
 import getpass
 import os
 import sys
@@ -67,8 +68,11 @@ async def _watch(url: str, name: str, password: str, *, demo: bool) -> None:
         if sys.stdout.isatty():
             await _show_view(client)
         else:
-            async for event in client.follow():
-                print(line(event), flush=True)
+            async with contextlib.aclosing(client.follow()) as events:
+                async for event in events:
+                    print(line(event), flush=True)
+    except BrokenPipeError:  # `tracker watch | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the exit flushes goes nowhere
     finally:
         await client.close()
 
