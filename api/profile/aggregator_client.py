@@ -12,7 +12,7 @@ from api.profile.repository import CLAIM_S, ProfileRepository, SubscriptionChang
 TIMEOUT_S = 5.0
 BATCH = 16  # calls at a time
 LOOK_EVERY_S = 2.0  # other processes write to the same outbox
-MAX_PAUSE_S = 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 assert TIMEOUT_S < CLAIM_S  # nobody else may be told of a later change meanwhile
 
 log = logging.getLogger(__name__)
@@ -56,18 +56,16 @@ class Outbox:
 
     async def run(self) -> None:
         """Until cancelled. Begins with telling all holdings again: the aggregator may have lost some."""
-        pause_s = 0.2
+        pause_s = MIN_PAUSE_S
         while True:
             try:
-                if await self._deliver():
-                    pause_s = 0.2
-                    continue
-                wait_s = LOOK_EVERY_S
+                if not await self._deliver():
+                    await self._wait_for_work()
+                pause_s = MIN_PAUSE_S
             except (DatabaseAway, httpx.HTTPError, TimeoutError) as error:
                 log.warning("the aggregator will be told later: %s", str(error) or type(error).__name__)
-                wait_s, pause_s = pause_s, min(pause_s * 2, MAX_PAUSE_S)
-                self._work.clear()
-            await self._wait(wait_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
     async def _deliver(self) -> bool:
         """One batch; whether there may be more. Raises the first call's error."""
@@ -84,9 +82,9 @@ class Outbox:
         _raise_first(results)
         return True
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait_for_work(self) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(LOOK_EVERY_S):
                 await self._work.wait()
         except TimeoutError:
             return
