@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +25,13 @@ from profile_parts import (
     second_stat,
     watching,
 )
+from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.tokens import AccessTokens
+from infra.local.part import Part, free_port, spawn, stop, wait_ready
+from infra.local.valkey import valkey as valkey_part
 
 
 async def closed(socket: ClientConnection) -> int:
@@ -60,6 +64,18 @@ def narrow_socket(bff: Bff) -> Iterator[sockets.socket]:
         narrow.connect((host, int(port)))
         narrow.setblocking(False)
         yield narrow
+
+
+@contextmanager
+def running(part: Part, log: Path) -> Iterator[None]:
+    """A store that the test ends by itself."""
+    part.prepare()
+    process = spawn(part, log)
+    try:
+        wait_ready(part, process)
+        yield
+    finally:
+        stop(part, process)
 
 
 @pytest.fixture(autouse=True)
@@ -361,3 +377,29 @@ async def test_without_a_profile_there_are_no_coins(bff: Bff) -> None:
     token = TOKENS.issue("00000000-0000-4000-8000-00000000000b", "nobody")[0]
     async with connect(bff.ws_url, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
         assert (await push(socket))["Coins"] == []
+
+
+async def test_without_redis_the_last_prices_stay_turn_stale_and_resume(
+    start_bff: Any, new_user: NewUser, store_data: Path
+) -> None:
+    port = free_port()
+    server = valkey_part(store_data / f"valkey-{port}", port)
+    second = now_second()
+    with start_bff(REDIS_ADDR=f"127.0.0.1:{port}", STALE_AFTER="2s") as own, Redis(port=port) as redis:
+        with running(server, store_data / "valkey-of-ws.log"):
+            publish(redis, "btcusdt", "100.00000000", second)
+            user = await new_user(own, btcusdt="1")
+            async with watching(own, user) as socket:
+                await push(socket, lambda message: message["TotalValue"] == "100")
+        async with watching(own, user) as socket:
+            message = await push(socket, lambda message: message["Stale"] == ["btcusdt"])
+            assert (message["TotalValue"], message["Coins"][0]["Price"]) == ("100", "100")
+            await user.add("btcusdt", "1")
+            await push(socket, lambda message: message["TotalValue"] == "200")
+            with running(server, store_data / "valkey-of-ws.log"):
+                redis.set("secondstat:last:btcusdt", second_stat("btcusdt", "101", now_second()))
+                assert (await push(socket))["TotalValue"] == "202"
+                await eventually(lambda: dict(redis.pubsub_numsub("btcusdt"))[b"btcusdt"])
+                redis.publish("btcusdt", second_stat("btcusdt", "102", now_second() + 1000))
+                message = await push(socket, lambda message: message["TotalValue"] == "204")
+                assert message["Stale"] == []
