@@ -110,8 +110,8 @@ class ProfileRepository:
         async with self._database.transaction() as connection:
             return await _held(connection, user_id)
 
-    async def change(self, user_id: uuid.UUID, symbol: str, change: Decimal) -> tuple[CoinRow, bool]:
-        """Add to, or take from, what is held; gives the coin, and whether it is held anew.
+    async def change(self, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow:
+        """Add to, or take from, what is held; the aggregator is to be told when it is held anew.
 
         Raises InvalidInput when the result is below zero or too large, NotFound without a profile.
         """
@@ -120,10 +120,10 @@ class ProfileRepository:
                 # Another change may add or delete the coin between the two steps; then they begin again.
                 while True:
                     if coin := await _change_held(connection, user_id, symbol, change):
-                        return coin, False
+                        return coin
                     if coin := await _hold_anew(connection, user_id, symbol, change):
                         await _tell_aggregator(connection, user_id, symbol, held=True)
-                        return coin, True
+                        return coin
         except IntegrityError as error:
             raise NotFound("there is no profile yet") from error
 

@@ -62,7 +62,7 @@ class ProfileService:
         known = await self._holdable(symbol)
         if change > 0 and not known.trading:
             raise InvalidInput(f"symbol: {symbol} does not trade now ({known.status})")
-        coin, _ = await self._repository.change(user_id, known.symbol.lower(), change)
+        coin = await self._repository.change(user_id, known.symbol.lower(), change)
         self._changed(user_id)
         return coin
 

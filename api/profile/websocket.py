@@ -40,7 +40,7 @@ class Ended(Exception):
 
 
 class LiveProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, but that a stopping server says 1001 and a slow reader's buffers are small."""
+    """uvicorn's, but that a stopping server says 1001, a slow reader's buffers are small, and a dead one is dropped."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Called by uvicorn at the upgrade."""
@@ -48,6 +48,20 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         if found := transport.get_extra_info("socket"):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Called when we are done with the connection."""
+        super().on_task_complete(task)
+        self._abort_soon()
+
+    def keepalive_timeout(self) -> None:
+        """Called when no pong came."""
+        super().keepalive_timeout()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        # A closed transport still waits for its peer to read what is left: for ever, if it does not.
+        self.loop.call_later(CLOSE_WITHIN_S, self.transport.abort)
 
     def shutdown(self) -> None:
         """Called by uvicorn when it stops."""
@@ -71,12 +85,11 @@ class Connections:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Returns when the connection has ended."""
-        if not self._origins.allow(websocket.headers):
-            await websocket.send_denial_response(problem(403, "this page may not connect"))
-            return
         header = websocket.headers.get("authorization")
         try:
-            if header is None:
+            if not self._origins.allow(websocket.headers):
+                await websocket.send_denial_response(problem(403, "this page may not connect"))
+            elif header is None:
                 await self._browser(websocket)
             else:
                 await self._program(websocket, header)
@@ -158,7 +171,11 @@ async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
 
 async def _push(websocket: WebSocket, viewer: Viewer) -> None:
     while True:
-        await websocket.send_text(await viewer.next_push())
+        push = await viewer.next_push()
+        try:
+            await websocket.send_text(push)
+        except RuntimeError as error:  # uvicorn has closed it by itself: no pong, or a message too long
+            raise WebSocketDisconnect(1006) from error
 
 
 async def _listen(websocket: WebSocket) -> None:
