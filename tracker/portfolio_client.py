@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class PortfolioClient:
         for symbol, quantity in (wanted or dict.fromkeys(known[:FEW_SYMBOLS], "1")).items():
             await self._ask("POST", COINS, {"symbol": symbol, "quantity": quantity})
 
-    async def follow(self) -> AsyncIterator[Push | Lost]:
+    async def follow(self) -> AsyncGenerator[Push | Lost]:
         """Every push, for good; whenever the connection breaks, a `Lost`, and then a new connection."""
         pause_s = 0.5
         while True:
@@ -103,7 +103,7 @@ class PortfolioClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _pushes(self) -> AsyncIterator[Push]:
+    async def _pushes(self) -> AsyncGenerator[Push]:
         """One connection's pushes; it ends before the access token does."""
         await self._renew()
         headers = {"Authorization": f"Bearer {self._token}"}

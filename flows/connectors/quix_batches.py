@@ -83,7 +83,9 @@ class BatchApplication(Application):
         self.assigned = False
         self._sink = sink
         plain: ProcessingContext = self._processing_context
-        self._processing_context: BatchContext = BatchContext(**{f.name: getattr(plain, f.name) for f in fields(plain) if f.init})
+        self._processing_context: BatchContext = BatchContext(
+            **{f.name: getattr(plain, f.name) for f in fields(plain) if f.init}
+        )
         self._processing_context.sink = sink
 
     def _process_message(self, dataframes: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from stack import Stack, poll_until
-from test_stack import TopicReader, final_states, recompute
+from test_whole_stack import TopicReader, final_states, recompute
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

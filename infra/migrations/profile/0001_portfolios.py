@@ -25,8 +25,8 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Uuid, sa.ForeignKey("profiles.id", ondelete="CASCADE"), nullable=False),
         sa.CheckConstraint("quantity >= 0", name="quantity_is_not_negative"),
     )
-    live = {"unique": True, "postgresql_where": sa.text("deleted_at IS NULL")}
-    op.create_index("one_live_coin", "coins", ["user_id", "symbol"], **live)
+    live = sa.text("deleted_at IS NULL")
+    op.create_index("one_live_coin", "coins", ["user_id", "symbol"], unique=True, postgresql_where=live)
     op.create_table(
         "subscription_outbox",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
