@@ -112,6 +112,8 @@ class RedisFeed:
                 tasks.create_task(self._keep(connection))
         finally:
             await connection.disconnect(nowait=True)
+            # Whatever ended this one has most likely ended those as well.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _listen(self, connection: Connection) -> None:
         while True:
