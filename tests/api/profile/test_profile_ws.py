@@ -113,7 +113,7 @@ async def test_a_coin_without_a_price(bff: Bff, new_user: NewUser) -> None:
 
 
 async def test_prices_of_one_window_make_one_push(bff: Bff, new_user: NewUser) -> None:
-    user, second = await new_user(btcusdt="1", ethusdt="2", solusdt="3"), now_second()
+    user, second = await new_user(btcusdt="1", ethusdt="2", solusdt="3"), now_second() + 2000  # newer than the prices of other tests
     async with watching(bff, user) as socket:
         await push(socket)
         for symbol in ("btcusdt", "ethusdt", "solusdt"):
@@ -179,7 +179,7 @@ async def test_an_old_price_is_stale_until_a_new_one_comes(bff: Bff, new_user: N
 
 
 async def test_a_change_of_the_portfolio_is_pushed_at_once(bff: Bff, new_user: NewUser) -> None:
-    user, second = await new_user(btcusdt="1"), now_second()
+    user, second = await new_user(btcusdt="1"), now_second() + 5000
     publish(bff.redis, "btcusdt", "100.00000000", second)
     publish(bff.redis, "ethusdt", "10.00000000", second)
     async with watching(bff, user) as one, watching(bff, user) as two:
