@@ -113,7 +113,8 @@ async def test_a_coin_without_a_price(bff: Bff, new_user: NewUser) -> None:
 
 
 async def test_prices_of_one_window_make_one_push(bff: Bff, new_user: NewUser) -> None:
-    user, second = await new_user(btcusdt="1", ethusdt="2", solusdt="3"), now_second() + 2000  # newer than the prices of other tests
+    user = await new_user(btcusdt="1", ethusdt="2", solusdt="3")
+    second = now_second() + 2000  # newer than the prices of other tests
     async with watching(bff, user) as socket:
         await push(socket)
         for symbol in ("btcusdt", "ethusdt", "solusdt"):
