@@ -52,12 +52,12 @@ $(VENV)/bin/uv: requirements-bootstrap.lock
 
 $(VENV)/.product: $(VENV)/bin/uv requirements.lock pyproject.toml
 	@if [ ! -e $(VENV)/.dev ]; then echo "installing packages (about 500 MB, once)"; \
-	  $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; fi
+	  $(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; fi
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/uv requirements-dev.lock pyproject.toml
 	@echo "installing packages and development tools"
-	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.product
