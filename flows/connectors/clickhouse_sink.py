@@ -34,6 +34,7 @@ INSERTED = Counter("clickhouse_etl_rows_inserted", "Rows stored", ["table"])
 DUPLICATES = Counter("clickhouse_etl_duplicates", "Records whose row is stored already", ["table"])
 DEAD_LETTERS = Counter("clickhouse_etl_dead_letters", "Records sent to the DLQ", ["table"])
 BATCHES = Counter("clickhouse_etl_batches", "Inserts", ["table"])
+WAITING = Gauge("clickhouse_etl_waiting_records", "Records read and not stored yet", ["table"])
 LAST_EVENT = Gauge("clickhouse_etl_last_event_time_ms", "Newest event time stored", ["table"])
 
 
@@ -90,6 +91,7 @@ class ClickHouseSink(BaseSink):
                 self._rows.append(self._to_row(message.value()))
             except InvalidRecord as error:
                 self._poison.append(DeadLetter.of(message, str(error)))
+        WAITING.labels(self._table.name).set(self.size)
 
     def room(self) -> int:
         """How many more records make the batch full."""
@@ -133,6 +135,7 @@ class ClickHouseSink(BaseSink):
         self._rows = []
         self._poison = []
         self._first_at = None
+        WAITING.labels(self._table.name).set(0)
 
     def _store(self) -> None:
         if self._unanswered is not None:

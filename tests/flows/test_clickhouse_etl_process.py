@@ -76,7 +76,7 @@ def test_sigterm_stores_what_is_there(kafka: str, clickhouse: str, tmp_path: Pat
     etl.produce(message(i) for i in range(150))
     etl.start()
     try:
-        poll_until(lambda: etl.count() == 100, "the full batch")
+        poll_until(lambda: etl.count() == 100 and etl.metric("waiting_records") == 50, "a full batch, and a half read")
         assert etl.end() == 0
     finally:
         etl.close()
