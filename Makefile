@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run live setup setup-dev test check lock protos clean
+.PHONY: help run live setup setup-dev test check bench lock protos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ check: $(VENV)/.dev  ## linter, formatter check, import directions, types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+bench: $(VENV)/.product  ## the benchmarks, with their ratios to a peer in the same run
+	$(BIN)/tracker bench $(BENCH)
 
 protos: $(VENV)/.dev  ## generate the gRPC code from protos/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/*.proto

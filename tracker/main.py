@@ -13,6 +13,7 @@ COMMANDS = {
     "up": "tracker.up:up",
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
+    "bench": "tracker.bench:bench",
     "logs": "tracker.logs:logs",
     "reset": "tracker.reset:reset",
 }

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.local.state import StackState
+from tracker.advice import for_disk
 from tracker.config import DataDir, Exchange, fail, load_settings, running_homes
 from tracker.vitals import StackVitals, examine
 
@@ -55,6 +56,7 @@ def _as_json(home: Path, state: StackState, vitals: StackVitals) -> dict[str, An
         "pid": state.pid,
         "parts": [{**asdict(part), "state": "up" if part.up else "down"} for part in vitals.parts],
         "subscriptions": vitals.subscriptions,
+        "hint": for_disk(home),
     }
 
 
@@ -82,6 +84,8 @@ def _show(home: Path, state: StackState, vitals: StackVitals) -> None:
     console.print(table)
     if any(part.name == "aggregator" for part in vitals.parts):
         console.print(f"subscriptions: {_subscriptions(vitals.subscriptions)}")
+    if hint := for_disk(home):
+        console.print(hint)
 
 
 def _subscriptions(found: Any) -> str:

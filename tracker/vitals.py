@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from flows import channels
 from infra.local.probes import http_get, probe
 from infra.local.state import PartState, StackState, find_process
+from tracker import advice
 
 KAFKA_TIMEOUT_S = 4.0
 # Part → (its consumer group, the topic it reads, the topic whose newest record says when it last did something).
@@ -57,7 +58,9 @@ def examine(state: StackState) -> StackVitals:
     if "kafka" in rows and rows["kafka"].up:
         _add_progress(rows["kafka"].address, rows)
     if "ingest" in rows and streams.result():
-        rows["ingest"].last_event_age_s = _age_s(streams.result().get("last_event_ms"))
+        ingest = rows["ingest"]
+        ingest.last_event_age_s = _age_s(streams.result().get("last_event_ms"))
+        ingest.hint = ingest.hint or advice.for_silence(ingest.name, ingest.last_event_age_s)
     return StackVitals(parts, subscriptions.result())
 
 
@@ -76,7 +79,7 @@ def _examine_part(part: PartState) -> PartVitals:
         restarts=part.restarts,
         note=part.note,
         detail=detail,
-        hint="" if up else f"{detail}; see `tracker logs {part.name}`",
+        hint="" if up else advice.for_down(part, process.pid if process else None, detail),
     )
 
 
@@ -104,6 +107,7 @@ def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
         )
         try:
             rows[name].lag = _lag(consumer, _partitions(consumer, source))
+            rows[name].hint = rows[name].hint or advice.for_lag(name, rows[name].lag)
             rows[name].last_event_age_s = _age_s(_newest_ms(consumer, _partitions(consumer, output)))
         except KafkaException as error:
             rows[name].note = f"lag unknown: {error}"

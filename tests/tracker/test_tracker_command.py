@@ -246,6 +246,7 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tracker: Tracker) -> Non
         (["up", "--exchange", "kraken"], "EXCHANGE"),
         (["up", "--recording", "missing.jsonl"], "no such recording: missing.jsonl"),
         (["up", "stray"], "unexpected argument stray"),
+        (["bench", "nonsense"], "there is no benchmark 'nonsense'"),
     ],
 )
 def test_mistakes_are_explained(tracker: Tracker, words: list[str], message: str) -> None:
@@ -258,4 +259,4 @@ def test_mistakes_are_explained(tracker: Tracker, words: list[str], message: str
 def test_version_and_help(tracker: Tracker) -> None:
     assert tracker("--version").stdout.startswith("tracker 0.")
     listed = tracker("--help").stdout
-    assert all(name in listed for name in ("up", "status", "logs", "reset"))
+    assert all(name in listed for name in ("up", "status", "logs", "reset", "bench"))

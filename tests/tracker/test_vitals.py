@@ -2,7 +2,9 @@
 
 import json
 import secrets
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -11,6 +13,7 @@ from flows.channels import Topic, create_topics
 from infra.health import serve_health
 from infra.local.state import PartState, StackState
 from tracker import vitals
+from tracker.advice import for_disk, for_down, for_lag, for_silence
 from tracker.vitals import examine
 
 
@@ -76,3 +79,32 @@ def test_a_row_of_a_process_that_is_gone_is_down() -> None:
     (found,) = examine(stack_of(row)).parts
     assert not found.up
     assert "tracker logs redis" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("row", "pid", "advice"),
+    [
+        (PartState("kafka", "up", "h:9092", ""), None, "check the server that BROKERS names"),
+        (PartState("ingest", "waiting", "", ""), None, "waits for kafka"),
+        (PartState("kafka", "starting", "", "", pid=5, created_s=1.0), 5, "starting"),
+        (PartState("redis", "died", "", "", note="exit code 1"), None, "died (exit code 1) and is started again"),
+        (PartState("redis", "up", "", "", pid=5, created_s=1.0), 5, "`kill -9 5`"),
+        (PartState("redis", "failed", "", ""), None, "start the stack again"),
+    ],
+)
+def test_every_way_to_be_down_has_its_advice(row: PartState, pid: int | None, advice: str) -> None:
+    assert advice in for_down(row, pid, "no answer")
+
+
+def test_an_exchange_that_is_silent_and_a_flow_that_is_behind_are_told() -> None:
+    assert for_silence("ingest", 1.0) == ""
+    assert "for 61 s; see `tracker logs ingest`" in for_silence("ingest", 61.0)
+    assert "yet" in for_silence("ingest", None)
+    assert for_lag("second-stats", 10) == ""
+    assert "2,000,000 records behind" in for_lag("second-stats", 2_000_000)
+
+
+def test_a_disk_that_is_nearly_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert for_disk(tmp_path) == "" or shutil.disk_usage(tmp_path).free < 2_000_000_000
+    monkeypatch.setattr("tracker.advice.DISK_LOW_BYTES", 2**62)
+    assert "RAW_RETENTION_BYTES" in for_disk(tmp_path)
