@@ -20,7 +20,7 @@ setup: $(VENV)/.product  ## install the product
 setup-dev: $(VENV)/.dev  ## install the product and the development tools
 
 test: $(VENV)/.dev  ## the whole test suite, on real parts
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## linter, formatter check, import directions, types
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from infra.local.part import LOOPBACK, Part, PartFailed, free_port, spawn, stop,
 from infra.local.postgres import SUPERUSER, Database
 from infra.local.postgres import postgres as postgres_part
 from infra.local.valkey import valkey as valkey_part
+
+# A shell's background job ignores SIGINT, and would hand that down to the processes that tests end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

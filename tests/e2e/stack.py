@@ -3,29 +3,16 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+from stack_ports import free_offset
+
 ROOT = Path(__file__).parents[2]
 TRACKER = Path(sys.executable).with_name("tracker")
-USUAL_PORTS = (5432, 5434, 6379, 8080, 8088, 8123, 9092, 9443, 50051)
-
-
-def free_offset():
-    """A PORT_OFFSET at which every default port is free."""
-    for offset in range(1000, 14000, 137):
-        try:
-            for port in USUAL_PORTS:
-                with socket.socket() as sock:
-                    sock.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return offset
-    raise AssertionError("no free ports")
 
 
 class Stack:

@@ -14,9 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+from stack_ports import free_offset
 
-from infra.local.part import is_free
-from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS, STORE_PORTS
 from infra.local.state import StackState, find_process
 
 TRACKER = [sys.executable, "-m", "tracker"]
@@ -85,11 +84,9 @@ STORE_VARIABLES = ("BROKERS", "KAFKA_BROKERS", "REDIS_ADDR", "POSTGRES_HOST", "C
 
 @pytest.fixture
 def tracker(store_data: Path, request: pytest.FixtureRequest) -> Iterator[Tracker]:
-    usual = {*STORE_PORTS.values(), *SERVICE_PORTS.values(), *HEALTH_PORTS.values()}
-    offset = next(n for n in range(11_000, 15_000, 211) if all(is_free(port + n) for port in usual))
     directory = store_data / request.node.name
     directory.mkdir()
-    runner = Tracker(directory, offset)
+    runner = Tracker(directory, free_offset())
     yield runner
     runner.end()
 

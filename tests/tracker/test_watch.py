@@ -18,9 +18,8 @@ import psutil
 import pytest
 from redis import Redis
 from rich.console import Console
+from stack_ports import free_offset
 
-from infra.local.part import is_free
-from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS, STORE_PORTS
 from infra.local.state import StackState
 from tracker.portfolio_client import Lost
 from tracker.portfolio_view import PortfolioView, line
@@ -33,8 +32,7 @@ class Stack:
     """The environment of a running `tracker up --only profile,exchange`."""
 
     def __init__(self, directory: Path) -> None:
-        usual = {*STORE_PORTS.values(), *SERVICE_PORTS.values(), *HEALTH_PORTS.values()}
-        self.offset = next(n for n in range(15_000, 19_000, 217) if all(is_free(port + n) for port in usual))
+        self.offset = free_offset()
         self.directory, self.home = directory, directory / "data" / "simulated"
         self.env = {name: value for name, value in os.environ.items() if name not in HIDDEN}
         self.env |= {"DATA_DIR": str(directory / "data"), "PORT_OFFSET": str(self.offset), "COLUMNS": "150"}
