@@ -3,7 +3,6 @@
 import json
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -17,9 +16,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.listening import listen
+
 MAX_BODY_BYTES = 64 * 1024
 PROBLEM_JSON = "application/problem+json"
-_LOOPBACK_TWIN = {"127.0.0.1": "::1", "localhost": "::1"}
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        sockets = _listen(host, port)
+        sockets = listen(host, port)
     except OSError as error:
         sys.exit(f"cannot listen on {host}:{port}: {error.strerror or error}")
     usual = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 5}
@@ -157,18 +157,6 @@ def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
     server.run(sockets)
     if not server.started:
         sys.exit(1)
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sockets = [socket.create_server((host, port), family=family, backlog=2048)]
-    if twin := _LOOPBACK_TWIN.get(host):
-        try:
-            port = sockets[0].getsockname()[1]
-            sockets.append(socket.create_server((twin, port), family=socket.AF_INET6, backlog=2048))
-        except OSError as error:
-            log.info("not listening on [%s]:%d: %s", twin, port, error)
-    return sockets
 
 
 def _phrase(status: int) -> str:

@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     grpc_port: int | None = None
     server_addr: str | None = None
     health_port: int = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
-    port_offset: int = 0
+    address: str | None = None  # the socket service's, with its port in PORT
+    port: int | None = None
+    port_offset: int = Field(default=0, ge=0, le=65535 - 50052)  # the highest port must stay one
 
     # PostgreSQL of the one service that reads this.
     postgres_host: str = "127.0.0.1"
@@ -136,7 +138,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _addresses(self) -> Self:
-        for name in ("redis_addr", "auth_service_addr", "aggregator_addr", "clickhouse_addr", "server_addr"):
+        for name in (
+            "redis_addr",
+            "auth_service_addr",
+            "socket_service_addr",
+            "aggregator_addr",
+            "clickhouse_addr",
+            "server_addr",
+            "address",
+        ):
             if value := getattr(self, name):
                 split_address(value, 0)
         return self
@@ -159,6 +169,11 @@ class Settings(BaseSettings):
         if self.server_addr:
             return split_address(self.server_addr, default_port, self.host)
         return self.host, default_port + self.port_offset
+
+    def listen_socket(self, default_port: int) -> tuple[str, int]:
+        """(host, port) the socket service binds: ADDRESS (with or without a port) and PORT, else as `listen`."""
+        usual = self.port or self.grpc_port or default_port + self.port_offset
+        return split_address(self.address, usual, self.host) if self.address else (self.host, usual)
 
     def checked_jwt_secret(self) -> str:
         """JWT_SECRET, or a ValueError that says why it can't be used."""

@@ -1,5 +1,6 @@
 """The aggregator's process: `python -m api.aggregator.app`."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,11 +26,14 @@ def create_app(settings: Settings, topic: Topic = SUBSCRIPTIONS) -> FastAPI:
     subscriptions = SubscriptionLog(settings.bootstrap_servers, topic)
     symbols = SymbolDirectory(rest_url(settings))
     ingest = Ingest(*split_address(settings.ingest_addr, _INGEST_PORT))
+    service = AggregatorService(subscriptions, symbols, ingest, settings.symbols)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         subscriptions.start()
+        leases = asyncio.create_task(service.take_back_leases())
         yield
+        leases.cancel()
         await subscriptions.stop()
         await symbols.close()
         await ingest.close()
@@ -37,7 +41,7 @@ def create_app(settings: Settings, topic: Topic = SUBSCRIPTIONS) -> FastAPI:
     app = FastAPI(title="Aggregator control", lifespan=lifespan)
     install_problems(app, {UnknownSymbol: 422, NotAvailable: 503})
     app.include_router(health_router(subscriptions.unavailable))
-    app.include_router(aggregator_router(AggregatorService(subscriptions, symbols, ingest, settings.symbols)))
+    app.include_router(aggregator_router(service))
     return app
 
 

@@ -3,15 +3,22 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from api.aggregator.schemas import Coin, Desired, SubscriptionList
 from api.aggregator.service import AggregatorService
 from api.http import problem_responses
+from infra.settings import go_duration_seconds
 
 SymbolName = Annotated[str, Query(min_length=1, max_length=32, description="in any case", examples=["btcusdt"])]
 UserId = Annotated[
     str,
     Query(alias="id", min_length=1, max_length=128, pattern="^[!-~]+$", description="visible ASCII, as a UUID"),
+]
+
+Ttl = Annotated[
+    Annotated[float, BeforeValidator(go_duration_seconds)] | None,
+    Query(ge=1, le=86_400, description="makes it a lease (`60s`, `5m`); call again to renew", examples=["60s"]),
 ]
 
 
@@ -20,9 +27,9 @@ def aggregator_router(service: AggregatorService) -> APIRouter:
     router = APIRouter(tags=["subscriptions"])
 
     @router.get("/coin", responses=problem_responses(422, 503))
-    async def add(symbol: SymbolName, user: UserId) -> Coin:
+    async def add(symbol: SymbolName, user: UserId, ttl: Ttl = None) -> Coin:
         """Subscribe a user to a symbol: the first subscriber starts its stream."""
-        return Coin(symbol=symbol.lower(), subscribers=await service.add(symbol, user))
+        return Coin(symbol=symbol.lower(), subscribers=await service.add(symbol, user, ttl))
 
     @router.delete("/coin", responses=problem_responses(422, 503))
     async def remove(symbol: SymbolName, user: UserId) -> Coin:

@@ -70,9 +70,9 @@ class SubscriptionLog:
         if not self._complete:
             raise NotAvailable("the subscriptions are still being read")
 
-    async def add(self, symbol: str, user: str) -> None:
-        """Write a subscription (symbol uppercase) and read it back. Raises NotAvailable."""
-        await self._write(record_key(symbol, user), record_value(symbol, user))
+    async def add(self, symbol: str, user: str, until_ms: int | None = None) -> None:
+        """Write a subscription or lease (symbol uppercase) and read it back. Raises NotAvailable."""
+        await self._write(record_key(symbol, user), record_value(symbol, user, until_ms))
 
     async def remove(self, symbol: str, user: str) -> None:
         """Take a subscription back, there or not. Raises NotAvailable."""

@@ -1,6 +1,8 @@
 """Subscriptions of users to symbols, and which streams run for them."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from flows.domain.errors import ExchangeError
 
 ALL_SYMBOLS = "*"
 _INGEST_TIMEOUT_S = 1.0
+_LEASES_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +69,14 @@ class AggregatorService:
         self._ingest = ingest
         self._always_on = frozenset(always_on)
 
-    async def add(self, symbol: str, user: str) -> int:
-        """The symbol's subscribers, now with `user`. Raises UnknownSymbol, NotAvailable."""
+    async def add(self, symbol: str, user: str, ttl_s: float | None = None) -> int:
+        """The symbol's subscribers, now with `user`: for good, or until `ttl_s` from now unless it is added again.
+
+        Raises UnknownSymbol, NotAvailable.
+        """
         symbol = symbol.upper()
         await self._require_known(symbol)
-        await self._log.add(symbol, user)
+        await self._log.add(symbol, user, None if ttl_s is None else _now_ms() + round(ttl_s * 1000))
         return self._log.state.subscribers(symbol)
 
     async def remove(self, symbol: str, user: str) -> int:
@@ -81,6 +87,19 @@ class AggregatorService:
             await self._require_known(symbol)
         await self._log.remove(symbol, user)
         return self._log.state.subscribers(symbol)
+
+    async def take_back_leases(self) -> None:
+        """Take back the leases that have run out, for ever; a few are late while Kafka is away."""
+        while True:
+            await asyncio.sleep(_LEASES_EVERY_S)
+            while leases := self._log.state.run_out(_now_ms()):
+                symbol, user = leases[0]
+                try:
+                    await self._log.remove(symbol, user)
+                except NotAvailable as error:
+                    log.warning("the lease of %s for %s ends later: %s", symbol, user, error)
+                    break
+                log.info("the lease of %s for %s has run out", symbol, user)
 
     async def desired(self) -> list[Wanted]:
         """Every symbol that should stream, by name. Raises NotAvailable until the subscriptions are read."""
@@ -109,3 +128,7 @@ class AggregatorService:
             await self._symbols.refresh()
         except ExchangeError as error:
             raise NotAvailable(f"the exchange's symbols are not known yet: {error}") from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -14,7 +14,14 @@ STORE_PORTS = {
     "kafka": 9092,
     "clickhouse": 8123,
 }
-SERVICE_PORTS = {"profile": 8080, "authorization": 50051, "aggregator": 8088, "exchange": 9443}
+SERVICE_PORTS = {
+    "profile": 8080,
+    "authorization": 50051,
+    "socket": 50052,
+    "aggregator": 8088,
+    "dashboard": 8083,
+    "exchange": 9443,
+}
 # /livez, /readyz and /metrics of the processes that serve nothing else over HTTP.
 HEALTH_PORTS = {
     "ingest": 8101,
@@ -22,6 +29,7 @@ HEALTH_PORTS = {
     "minitickers": 8103,
     "kafka-clickhouse": 8104,
     "authorization": 8105,
+    "socket": 8106,
 }
 _VARIABLES = {"profile": "HTTP_PORT", "authorization": "GRPC_PORT", "aggregator": "SERVER_ADDR"}
 

@@ -31,14 +31,24 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "second-stats": ("kafka", "redis"),
     "minitickers": ("kafka", "redis"),
     "kafka-clickhouse": ("kafka", "clickhouse"),
+    "socket": ("kafka",),
+    "dashboard": ("clickhouse",),
     "profile": ("postgres-profile", "redis", "authorization"),
 }
 # And what it starts after if that runs as well: it would only log that it can't reach it yet.
-PREFERS = {"ingest": ("exchange",), "aggregator": ("exchange",), "profile": ("aggregator",)}
+PREFERS = {
+    "ingest": ("exchange",),
+    "aggregator": ("exchange",),
+    "socket": ("aggregator",),
+    "dashboard": ("kafka-clickhouse",),
+    "profile": ("aggregator",),
+}
 ALIASES = {
     "authorization-service": "authorization",
     "profile-service": "profile",
     "aggregator-service": "aggregator",
+    "socket-service": "socket",
+    "clickhouse-dashboard": "dashboard",
     "clickhouse-etl": "kafka-clickhouse",
     "valkey": "redis",
 }
@@ -47,11 +57,15 @@ MODULES = {
     "authorization": "api.auth.server",
     "aggregator": "api.aggregator.app",
     "profile": "api.profile.app",
+    "socket": "api.socket.server",
+    "dashboard": "api.dashboard.app",
     "ingest": "flows.ingest",
     "kafka-clickhouse": "flows.clickhouse_etl",
 }
 # Set for every part by the stack itself, or harmful to children.
-_NOT_INHERITED = ("HTTP_PORT", "GRPC_PORT", "SERVER_ADDR", "HEALTH_PORT", "BYTEWAX_DATAFLOW_API_ENABLED")
+_NOT_INHERITED = (
+    "HTTP_PORT", "GRPC_PORT", "SERVER_ADDR", "ADDRESS", "PORT", "HEALTH_PORT", "BYTEWAX_DATAFLOW_API_ENABLED"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,7 @@ def base_env(config: StackConfig, ports: Ports) -> dict[str, str]:
         "clickhouse": "CLICKHOUSE_ADDR",
         "authorization": "AUTH_SERVICE_ADDR",
         "aggregator": "AGGREGATOR_ADDR",
+        "socket": "SOCKET_SERVICE_ADDR",
     }
     outside = external(settings)
     for name, variable in addresses.items():
@@ -194,9 +209,12 @@ def _service(name: str, config: StackConfig, ports: Ports) -> Part:
         case "profile":
             env |= {"HTTP_PORT": str(main)} | _database_env("postgres-profile", config, ports)
             probe = readyz
-        case "aggregator":
+        case "aggregator" | "dashboard":
             env |= {"HTTP_PORT": str(main)}
             probe = readyz
+        case "socket":
+            env |= {"ADDRESS": config.settings.host, "PORT": str(main)}
+            probe = f"grpc://{address}"
         case _:
             probe = readyz
     if name in FLOWS:

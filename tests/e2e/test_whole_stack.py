@@ -29,6 +29,8 @@ SERVICES = (
     "profile",
     "authorization",
     "aggregator",
+    "socket",
+    "dashboard",
     "ingest",
     "second-stats",
     "minitickers",

@@ -68,3 +68,9 @@ def test_examples_parse_and_name_only_variables_that_exist(file, monkeypatch):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     Settings()
+
+
+def test_a_port_offset_that_leaves_no_port_is_refused() -> None:
+    assert Settings(port_offset=15_483).port_offset == 15_483
+    with pytest.raises(ValidationError, match="port_offset"):
+        Settings(port_offset=21_000)

@@ -1,0 +1,1 @@
+"""The socket service: the raw market data as gRPC streams."""
