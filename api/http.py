@@ -4,22 +4,25 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.listening import listen
 
 MAX_BODY_BYTES = 64 * 1024
 PROBLEM_JSON = "application/problem+json"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ def install_problems(app: FastAPI, statuses: Mapping[type[Exception], int] | Non
     app.add_exception_handler(Exception, _unexpected_error)
     for error_type, status in (statuses or {}).items():
         app.add_exception_handler(error_type, _domain_error(status))
+    app.router.route_class = StrictJsonRoute
     app.add_middleware(BodyLimit)
 
 
@@ -93,6 +97,31 @@ def health_router(ready: Callable[[], Awaitable[str | None]]) -> APIRouter:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+class StrictJsonRoute(APIRoute):
+    """The `route_class` of every router that takes bodies: JSON is RFC 8259's, in UTF-8.
+
+    Python's parser alone also takes UTF-16, UTF-32, encoded half characters, NaN and Infinity.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Called by FastAPI."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(_StrictJsonRequest(request.scope, request.receive))
+
+        return strict
+
+
+class _StrictJsonRequest(Request):
+    async def json(self) -> Any:
+        return json.loads((await self.body()).decode("utf-8-sig"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 class BodyLimit:
@@ -171,7 +200,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     # FastAPI says 400 to a body that is not UTF-8, or is JSON beyond what Python's parser takes.
     if error.status_code == 400 and isinstance(error.__cause__, ValueError | RecursionError):
         return problem(422, "the body is not JSON in UTF-8")
-    return problem(error.status_code, str(error.detail), error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        # Starlette names the methods of the first route of that path only.
+        headers = {**(headers or {}), "Allow": ", ".join(_allowed_methods(request))}
+    return problem(error.status_code, str(error.detail), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    routes = request.app.router.routes
+    scopes = {method: dict(request.scope, method=method) for method in _METHODS}
+    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -83,7 +83,9 @@ class SymbolDirectory:
 
     def get(self, symbol: str) -> Symbol | None:
         """The symbol of this name, in any case."""
-        return self._symbols.get(symbol.upper())
+        found = self._symbols.get(symbol.upper())
+        # Other letters have the same capitals: "btcuſdt" is no other spelling of BTCUSDT.
+        return found if found and found.symbol.lower() == symbol.lower() else None
 
     def search(self, query: str = "") -> list[Symbol]:
         """The symbols that trade and contain `query`, in any case; those whose base it begins come first."""

@@ -6,6 +6,7 @@ Names are those of the original Go suite (contract section 8). Any secret can co
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRETS = ("JWT_SECRET", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
 EXAMPLE_JWT_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - the value of .env.example, refused outside ENV=local
+_ADDRESSES = (
+    "redis_addr", "auth_service_addr", "socket_service_addr", "aggregator_addr", "ingest_addr", "clickhouse_addr",
+    "server_addr", "address",
+)  # fmt: skip
 _GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
@@ -58,6 +63,11 @@ def _words(value: Any) -> Any:
     return value
 
 
+def _local(port: int) -> Callable[[dict[str, Any]], str]:
+    """The usual address of a neighbour on this machine, with PORT_OFFSET added."""
+    return lambda settings: f"127.0.0.1:{port + settings['port_offset']}"
+
+
 Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
@@ -92,18 +102,18 @@ class Settings(BaseSettings):
     jwt_access_ttl: Duration = 15 * 60.0
     jwt_refresh_ttl: Duration = 168 * 3600.0
 
-    redis_addr: str = "127.0.0.1:6379"
-    auth_service_addr: str = "127.0.0.1:50051"
-    socket_service_addr: str = "127.0.0.1:50052"
-    aggregator_addr: str = "127.0.0.1:8088"
-    ingest_addr: str = "127.0.0.1:8101"  # the aggregator asks there which streams really run
+    redis_addr: str = Field(default_factory=_local(6379))
+    auth_service_addr: str = Field(default_factory=_local(50051))
+    socket_service_addr: str = Field(default_factory=_local(50052))
+    aggregator_addr: str = Field(default_factory=_local(8088))
+    ingest_addr: str = Field(default_factory=_local(8101))  # the aggregator asks there which streams really run
 
     brokers: str | None = None
     kafka_brokers: str | None = None
     kafka_topic: str | None = None
     kafka_group_id: str | None = None
 
-    clickhouse_addr: str = "127.0.0.1:8123"
+    clickhouse_addr: str = Field(default_factory=_local(8123))
     clickhouse_user: str = "default"
     clickhouse_password: SecretStr = SecretStr("postgres")
     clickhouse_database: str = "crypto"
@@ -138,15 +148,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _addresses(self) -> Self:
-        for name in (
-            "redis_addr",
-            "auth_service_addr",
-            "socket_service_addr",
-            "aggregator_addr",
-            "clickhouse_addr",
-            "server_addr",
-            "address",
-        ):
+        for name in _ADDRESSES:
             if value := getattr(self, name):
                 split_address(value, 0)
         return self

@@ -17,8 +17,10 @@ from api.auth.errors import InvalidInput, Overloaded
 MAX_NAME = 64
 MIN_PASSWORD, MAX_PASSWORD = 8, 128
 PRODUCTION_COST = 12
-# At 0.25 s each, a password behind 16 others waits about as long as its caller does.
+# At 0.25 s each, a password behind 16 others waits about as long as its caller does (5 s); on a slow machine longer.
 _QUEUE_PER_WORKER = 16
+MAX_WAIT_S = 4.0
+_BUSY = "too many logins and registrations at once; try again shortly"
 _PREHASH_CONTEXT = b"crypto-asset-tracker password"
 _INVISIBLE = {"Cc": "control characters", "Cf": "invisible characters", "Cs": "half characters"}
 _INVISIBLE |= {"Zl": "line breaks", "Zp": "line breaks"}
@@ -56,10 +58,11 @@ class PasswordHasher:
     One core is left to everything else, so that a flood of logins does not stop refreshes.
     """
 
-    def __init__(self, cost: int = PRODUCTION_COST, workers: int | None = None) -> None:
+    def __init__(self, cost: int = PRODUCTION_COST, workers: int | None = None, max_wait_s: float = MAX_WAIT_S) -> None:
         self._workers = workers or max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="bcrypt")
         self._cost = cost
+        self._max_wait_s = max_wait_s
         self._pending = 0
         # A hash of no password: checking against it takes the time that checking takes.
         self._nobody = (bcrypt.gensalt(cost) + b"." * 31).decode()
@@ -79,10 +82,13 @@ class PasswordHasher:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._pending >= self._workers * _QUEUE_PER_WORKER:
-            raise Overloaded("too many logins and registrations at once; try again shortly")
+            raise Overloaded(_BUSY)
         self._pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            async with asyncio.timeout(self._max_wait_s):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TimeoutError as error:
+            raise Overloaded(_BUSY) from error
         finally:
             self._pending -= 1
 

@@ -5,8 +5,9 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from alembic.util.exc import CommandError
 from sqlalchemy import URL, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -67,6 +68,8 @@ class Database:
             await asyncio.to_thread(migrate, self._url, "auth")
         except OperationalError as error:
             raise DatabaseAway(_reason(error)) from error
+        except (SQLAlchemyError, CommandError) as error:
+            raise DatabaseAway(f"its schema can't be brought up to date: {_reason(error)}") from error
         self._prepared = True
 
     async def close(self) -> None:

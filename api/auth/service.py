@@ -1,10 +1,12 @@
 """Accounts and sessions: what the authorization service does, whatever carries the calls."""
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
 
 from api.auth.credentials import PasswordHasher, checked_name, checked_password
 from api.auth.errors import InvalidInput, NameTaken, NotAuthenticated
@@ -51,14 +53,18 @@ class AuthService:
         self._refresh = refresh
         self._refresh_ttl = timedelta(seconds=refresh_ttl_s)
         self._clock = clock
+        self._registering: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def register(self, name: str, password: str) -> uuid.UUID:
         """The new user's id. Raises InvalidInput, NameTaken."""
         name, password = checked_name(name), checked_password(password)
-        if await self._repository.find_user(name):
-            raise NameTaken("this name is taken")
-        user = User(uuid.uuid4(), name, await self._hasher.hash(password))
-        await self._repository.add_user(user, self._clock())
+        # One password is hashed for a name that many want at once; the others then find it taken.
+        one_at_a_time = self._registering.setdefault(name, asyncio.Lock())
+        async with one_at_a_time:
+            if await self._repository.find_user(name):
+                raise NameTaken("this name is taken")
+            user = User(uuid.uuid4(), name, await self._hasher.hash(password))
+            await self._repository.add_user(user, self._clock())
         return user.id
 
     async def login(self, name: str, password: str) -> Session:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Cookie, Depends, Query, Response
 
-from api.http import problem_responses
+from api.http import StrictJsonRoute, problem_responses
 from api.profile.auth_client import TokenPair
 from api.profile.errors import NotAuthenticated
 from api.profile.schemas import (
@@ -25,18 +25,19 @@ from api.profile.service import ProfileService
 
 AUTH_PATH = "/api/v1/auth"
 REFRESH_COOKIE = "refreshToken"
+MAX_REFRESH_TOKEN = 512  # ours are shorter, and what is longer may not fit into a gRPC message
 RefreshCookie = Annotated[str | None, Cookie(alias=REFRESH_COOKIE, description="set by login")]
 
 
 def auth_router(service: ProfileService, *, secure_cookie: bool) -> APIRouter:
     """`/api/v1/auth`; the refresh token lives in a cookie that only these calls get."""
-    router = APIRouter(prefix=AUTH_PATH, tags=["auth"])
+    router = APIRouter(prefix=AUTH_PATH, tags=["auth"], route_class=StrictJsonRoute)
     cookie: dict[str, Any] = {
         "key": REFRESH_COOKIE,
         "path": AUTH_PATH,
         "httponly": True,
         "secure": secure_cookie,
-        "samesite": "strict",
+        "samesite": "Strict",
     }
 
     def answer(response: Response, pair: TokenPair) -> AccessToken:
@@ -60,12 +61,14 @@ def auth_router(service: ProfileService, *, secure_cookie: bool) -> APIRouter:
         """New tokens for the cookie's, which is used up by this."""
         if not token:
             raise NotAuthenticated(f"the cookie {REFRESH_COOKIE} is missing")
+        if len(token) > MAX_REFRESH_TOKEN:
+            raise NotAuthenticated("the refresh token is not valid")
         return answer(response, await service.refresh(token))
 
     @router.post("/logout", responses=problem_responses(413, 422, 429, 503))
     async def logout(response: Response, token: RefreshCookie = None) -> Message:
         """Ends what the cookie's token could be exchanged for; access tokens run out by themselves."""
-        if token:
+        if token and len(token) <= MAX_REFRESH_TOKEN:
             await service.logout(token)
         response.delete_cookie(**cookie)
         return Message(message="logged out successfully")
@@ -75,7 +78,7 @@ def auth_router(service: ProfileService, *, secure_cookie: bool) -> APIRouter:
 
 def profile_router(service: ProfileService, caller: Callable[..., User]) -> APIRouter:
     """`/api/v1/profile` and `/api/v1/symbols`."""
-    router = APIRouter(prefix="/api/v1", tags=["profile"])
+    router = APIRouter(prefix="/api/v1", tags=["profile"], route_class=StrictJsonRoute)
     Caller = Annotated[User, Depends(caller)]
 
     @router.get("/profile", responses=problem_responses(401, 404, 413, 503))

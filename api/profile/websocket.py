@@ -9,6 +9,7 @@ from asyncio import BaseTransport
 from typing import cast
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
@@ -48,6 +49,18 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         if found := transport.get_extra_info("socket"):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
+
+    async def run_asgi(self) -> None:
+        """Called by uvicorn to serve the connection."""
+        app = self.app
+
+        async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)  # type: ignore[arg-type,unused-ignore]
+            # A refusal is an answer too: uvicorn would log each as an error.
+            self.handshake_complete = self.handshake_complete or self.close_sent
+
+        self.app = served  # type: ignore[assignment,unused-ignore]
+        await super().run_asgi()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """Called when we are done with the connection."""
@@ -135,6 +148,8 @@ class Connections:
                 message = await _receive(websocket)
         except TimeoutError as error:
             raise Ended(NOT_AUTHENTICATED, f"no access token within {AUTH_WITHIN_S:.0f} s") from error
+        except Ended as error:  # whatever is wrong with it, it does not authenticate
+            raise Ended(NOT_AUTHENTICATED, error.reason) from error
         match message:
             case {"type": "auth", "accessToken": str(token)}:
                 try:

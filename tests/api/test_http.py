@@ -32,6 +32,10 @@ def make_app() -> FastAPI:
     async def create(thing: Thing) -> Thing:
         return thing
 
+    @app.delete("/things")
+    async def remove() -> None:
+        """Another method of the same path."""
+
     @app.post("/ignores-body")
     async def ignores_body() -> dict[str, str]:
         return {}
@@ -96,11 +100,22 @@ async def test_wrong_fields_are_named_without_their_values(client: httpx.AsyncCl
         b'{"name":1}',
         b"[" * 60_000,
         b'{"name":' + b"1" * 60_000 + b"}",
+        '{"name":"ada"}'.encode("utf-16"),
+        '{"name":"ada"}'.encode("utf-16-le"),
+        '{"name":"ada"}'.encode("utf-32"),
+        b'{"name":"ada","more":"\xed\xa0\x80"}',
+        b'{"name":"ada","more":NaN}',
+        b'{"name":"ada","more":-Infinity}',
     ],
 )
 async def test_bad_bodies_are_422(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.post("/things", content=body, headers={"Content-Type": "application/json"})
     assert_problem(response, 422)
+
+
+async def test_a_byte_order_mark_does_no_harm(client: httpx.AsyncClient) -> None:
+    body = '{"name":"ada"}'.encode("utf-8-sig")
+    assert (await client.post("/things", content=body, headers={"Content-Type": "application/json"})).is_success
 
 
 async def test_half_a_surrogate_pair_in_a_key_is_no_crash(client: httpx.AsyncClient) -> None:
@@ -133,7 +148,7 @@ async def test_http_errors_keep_their_headers(client: httpx.AsyncClient) -> None
     assert_problem(await client.get("/nowhere"), 404)
     response = await client.put("/things")
     assert_problem(response, 405)
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "POST, DELETE"
 
 
 async def test_domain_errors_go_by_the_table(client: httpx.AsyncClient) -> None:

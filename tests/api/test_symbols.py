@@ -72,6 +72,7 @@ async def test_symbols_are_found_in_any_case(directory: SymbolDirectory) -> None
     assert (found.symbol, found.base, found.quote, found.trading) == ("BTCUSDT", "BTC", "USDT", True)
     assert directory.get("币安人生usdt")
     assert directory.get("nosuch") is None
+    assert directory.get("btcu\u017fdt") is None  # whose capitals are BTCUSDT
 
 
 async def test_what_does_not_trade_is_known_but_not_found(directory: SymbolDirectory) -> None:

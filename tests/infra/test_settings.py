@@ -32,6 +32,27 @@ def test_addresses(text, address):
     assert split_address(text, 1) == address
 
 
+def test_the_offset_is_added_to_every_default_address(monkeypatch):
+    monkeypatch.setenv("PORT_OFFSET", "1000")
+    monkeypatch.setenv("REDIS_ADDR", "redis:6379")
+    settings = Settings()
+    assert settings.auth_service_addr == "127.0.0.1:51051"
+    assert settings.socket_service_addr == "127.0.0.1:51052"
+    assert settings.aggregator_addr == "127.0.0.1:9088"
+    assert settings.ingest_addr == "127.0.0.1:9101"
+    assert settings.clickhouse_http == ("127.0.0.1", 9123)
+    assert settings.bootstrap_servers == "127.0.0.1:10092"
+    assert settings.redis_addr == "redis:6379"
+    assert "aggregator_addr" not in settings.model_fields_set
+
+
+@pytest.mark.parametrize("name", ["INGEST_ADDR", "SOCKET_SERVICE_ADDR", "AUTH_SERVICE_ADDR"])
+def test_wrong_addresses_are_errors_at_the_start(name, monkeypatch):
+    monkeypatch.setenv(name, "host:port")
+    with pytest.raises(ValidationError, match="not an address"):
+        Settings()
+
+
 def test_the_native_clickhouse_port_is_read_as_http(monkeypatch):
     monkeypatch.setenv("CLICKHOUSE_ADDR", "clickhouse:9000")
     assert Settings().clickhouse_http == ("clickhouse", 8123)

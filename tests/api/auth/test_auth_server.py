@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from auth_parts import PASSWORD, SECRET, Auth
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -221,6 +222,21 @@ async def test_a_process_without_its_database_says_so_and_still_stops(auth_url: 
         assert started.stderr
         while f"PostgreSQL at 127.0.0.1:{port}" not in (line := await asyncio.to_thread(started.stderr.readline)):
             assert line
+        started.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(started.wait, 10) == 0
+
+
+async def test_a_schema_it_does_not_know_is_told(postgres: Any, auth_url: URL) -> None:
+    database = postgres.create_database("auth_db")
+    with psycopg.connect(postgres.conninfo(database), autocommit=True) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num text)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    with process(auth_url.set(database=database)) as started:
+        assert started.stderr
+        while "9999" not in (line := await asyncio.to_thread(started.stderr.readline)):
+            assert line
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}") as channel:  # type: ignore[attr-defined]
+            assert await health_of(channel) == NOT_SERVING
         started.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(started.wait, 10) == 0
 

@@ -83,11 +83,20 @@ async def test_names_differ_by_case_and_not_by_composition(auth: Auth) -> None:
     await login(auth, name + "e\u0301")
 
 
-async def test_parallel_registrations_of_one_name_make_one_user(auth: Auth) -> None:
-    name = new_name()
-    results = await asyncio.gather(*(registered(auth, name) for _ in range(8)), return_exceptions=True)
+async def test_parallel_registrations_of_one_name_hash_one_password(
+    auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, hashed, real = new_name(), [], auth.hasher.hash
+
+    async def counted(password: str) -> str:
+        hashed.append(password)
+        return await real(password)
+
+    monkeypatch.setattr(auth.hasher, "hash", counted)
+    results = await asyncio.gather(*(registered(auth, name) for _ in range(20)), return_exceptions=True)
     assert sum(isinstance(result, str) for result in results) == 1
     assert {error.code() for error in results if isinstance(error, grpc.aio.AioRpcError)} == {Code.ALREADY_EXISTS}
+    assert len(hashed) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import bcrypt
 import pytest
@@ -70,3 +71,14 @@ async def test_the_queue_is_bounded_and_drains(hasher: PasswordHasher) -> None:
     assert len(refused) == 34
     assert refused[0].retry_after_s == 2
     assert await hasher.hash("password")
+
+
+async def test_who_would_wait_longer_than_callers_do_is_refused() -> None:
+    hasher, release = PasswordHasher(cost=4, workers=1, max_wait_s=0.1), threading.Event()
+    busy = asyncio.get_running_loop().run_in_executor(hasher._threads, release.wait)
+    with pytest.raises(Overloaded):
+        await hasher.hash("password")
+    release.set()
+    await busy
+    assert await hasher.hash("password")
+    hasher.close()

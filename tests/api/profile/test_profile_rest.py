@@ -124,6 +124,7 @@ BAD_COINS: list[tuple[str, Any]] = [
     ("long symbol", {"symbol": "b" * 33, "quantity": "1"}),
     ("unprintable symbol", {"symbol": "btc\x00usdt", "quantity": "1"}),
     ("unknown symbol", {"symbol": "nosuchcoin", "quantity": "1"}),
+    ("same capitals", {"symbol": "btcu\u017fdt", "quantity": "1"}),
     ("another quote", {"symbol": "ethbtc", "quantity": "1"}),
     ("does not trade", {"symbol": "oldusdt", "quantity": "1"}),
     ("a list", []),
@@ -148,6 +149,8 @@ BAD_BODIES: list[tuple[str, bytes, int]] = [
     ("empty", b"", 422),
     ("half", b"{", 422),
     ("not UTF-8", b'{"symbol":"\xff","quantity":"1"}', 422),
+    ("UTF-16", '{"symbol":"btcusdt","quantity":"1"}'.encode("utf-16"), 422),
+    ("a constant of Python's", b'{"symbol":"btcusdt","quantity":"1","more":NaN}', 422),
     ("half a character", b'{"symbol":"btc\\ud800usdt","quantity":"1"}', 422),
     ("nested", b"[" * 30_000, 422),
     ("oversized", b" " * 70_000, 413),
@@ -234,4 +237,6 @@ async def test_what_every_service_has(client: httpx.AsyncClient, path: str) -> N
 
 async def test_the_rest_is_a_problem_document(client: httpx.AsyncClient) -> None:
     assert_problem(await client.get(f"/{unique()}"), 404)
-    assert_problem(await client.put("/api/v1/profile"), 405)
+    answer = await client.put(COINS)
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == "POST, DELETE"

@@ -248,6 +248,13 @@ async def test_a_bad_header_is_refused_before_the_upgrade(bff: Bff) -> None:
         assert json.loads(error.response.body or b"")["status"] == 401
 
 
+async def test_a_refusal_is_no_error_in_the_log(start_bff: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    with start_bff() as own:
+        for headers in ({"Authorization": "Bearer x.y.z"}, {"Origin": "https://evil.example"}):
+            await refused(own, additional_headers=headers)
+    assert "ERROR" not in capfd.readouterr().err
+
+
 async def test_a_browser_authenticates_with_its_first_message(bff: Bff, new_user: NewUser) -> None:
     user = await new_user(btcusdt="1")
     async with connect(bff.ws_url, origin=bff.url) as socket:  # type: ignore[arg-type]
@@ -263,9 +270,9 @@ async def test_a_browser_authenticates_with_its_first_message(bff: Bff, new_user
         ('{"type":"auth"}', 4401),
         ('{"type":"other"}', 4401),
         ("[]", 4401),
-        ("not JSON", 1008),
-        (b"binary", 1008),
-        ("[" * 4000, 1008),
+        ("not JSON", 4401),
+        (b"binary", 4401),
+        ("[" * 4000, 4401),
         ('"' + "x" * 5000 + '"', 1009),
     ],
 )
