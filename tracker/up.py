@@ -53,7 +53,8 @@ def up(
     config = StackConfig(settings, home_of(settings, recordings), parts, tuple(recordings))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it, so do we
+            signal.signal(number, lambda *_: stop.set())
     code = 0
     try:
         with problems_shown():
@@ -106,8 +107,7 @@ class Console:
 
     def line(self, text: str) -> None:
         """A line about the stack."""
-        with self._lock:
-            print(f"{time.monotonic() - self._began:6.1f}s  {text}", flush=True)
+        self._print(f"{time.monotonic() - self._began:6.1f}s  {text}")
 
     def part(self, name: str, text: str) -> None:
         """A line about a part."""
@@ -129,6 +129,14 @@ class Console:
         took = time.monotonic() - self._began
         self.line(f"all parts are up after {took:.1f} s; `tracker status` shows them, Ctrl-C stops them")
         if profile_port is None:
-            print(f"ready: {', '.join(selected(config))}", flush=True)
+            self._print(f"ready: {', '.join(selected(config))}")
         else:
-            print(f"ready: http://127.0.0.1:{profile_port}", flush=True)
+            self._print(f"ready: http://127.0.0.1:{profile_port}")
+
+    def _print(self, text: str) -> None:
+        """A console that is gone (a closed terminal, an ended `| tee`) must not end the stack, nor disturb its end."""
+        with self._lock:
+            try:
+                print(text, flush=True)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
