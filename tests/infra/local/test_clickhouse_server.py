@@ -141,6 +141,13 @@ def test_unparsable_data_is_an_error_and_stores_nothing(http: httpx.Client, tabl
     assert http.post("/", content=f"SELECT count() FROM {table}").text == "0\n"
 
 
+def test_a_statement_that_is_not_utf_8_is_a_syntax_error(http: httpx.Client, table: str) -> None:
+    answer = http.post("/", content=f"INSERT INTO {table} /* ".encode() + b"\xff */ FORMAT TSV\n1\tx\n")
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (400, "62")
+    http.post("/", content=f"INSERT INTO {table} FORMAT TSV\n1\t".encode() + b"\xff\n").raise_for_status()
+    assert http.post("/", content=f"SELECT hex(b) FROM {table}").text == "FF\n"
+
+
 def test_get_is_read_only(http: httpx.Client, table: str) -> None:
     answer = http.get("/", params={"query": f"INSERT INTO {table} VALUES (1, 'a')"})
     assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
