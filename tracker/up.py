@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from infra.local.part import PartFailed
 from infra.local.settle import settle_ports
 from infra.local.stack import StackConfig, base_env, build_parts, external, home_of, selected
 from infra.local.state import StackState, end_leftovers, only_stack
@@ -85,7 +86,13 @@ def run_stack(config: StackConfig, stop: threading.Event) -> None:
         say.line(f"starting {len(names)} parts, data and logs in {shown(config.home)}")
         for name, note in ports.notes.items():
             say.part(name, note)
-        parts = build_parts(config, ports, say.jars)
+
+        def jars(done: int, total: int) -> None:
+            if stop.is_set():
+                raise PartFailed("stopped before all jars were there")
+            say.jars(done, total)
+
+        parts = build_parts(config, ports, jars)
         state = StackState.of_this_process(config.settings.exchange, time.time_ns() // 1_000_000)
         state.write(config.home)
         supervisor = Supervisor(parts, config.home, state=state, report=say.part, env=base_env(config, ports))
@@ -104,6 +111,7 @@ class Console:
     def __init__(self, width: int, began: float) -> None:
         self._width, self._began = width, began
         self._lock = threading.Lock()  # jars are fetched in other threads
+        self._jars: int | None = None
 
     def line(self, text: str) -> None:
         """A line about the stack."""
@@ -115,10 +123,11 @@ class Console:
 
     def jars(self, done: int, total: int) -> None:
         """Progress of the first run's download."""
-        if done == 1:
+        if self._jars is None:
             self.part("kafka", f"fetching its {total} jars (45 MB, once for this user)")
-        elif done == total or done % 10 == 0:
+        elif done // 10 > self._jars // 10 or done == total:
             self.part("kafka", f"{done} of {total} jars")
+        self._jars = done
 
     def stopping(self) -> None:
         """Somebody asked to stop."""

@@ -1,5 +1,6 @@
 """The command `tracker` as people run it: a process, its output, its exit code."""
 
+import fcntl
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import psutil
 import pytest
 from stack_ports import free_offset
 
+from infra.local.kafka_jars import cache_dir
 from infra.local.state import StackState, find_process
+from infra.local.supervisor import Limits
 
 TRACKER = [sys.executable, "-m", "tracker"]
 STORES = "redis,postgres-auth,clickhouse,kafka"
@@ -139,6 +142,25 @@ def test_nohup_is_heeded(tracker: Tracker) -> None:
         assert tracker.status()["redis"]["up"]
         process.terminate()
         assert process.wait(15) == 0
+
+
+def test_stop_does_not_wait_for_a_download(tracker: Tracker) -> None:
+    """Another stack of this user fetches Kafka's jars, for as long as it likes."""
+    cache = tracker.directory / "cache"
+    lock_file = cache / "crypto-asset-tracker" / cache_dir().with_suffix(".lock").name
+    lock_file.parent.mkdir(parents=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [*TRACKER, "up", "--only", "kafka"],
+            stdout=subprocess.PIPE, text=True, env=tracker.env | {"XDG_CACHE_HOME": str(cache)}, cwd=tracker.directory,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            assert any("fetching its" in line for line in process.stdout)
+            began = time.monotonic()
+            process.terminate()
+            assert process.wait(15) == 0
+            assert time.monotonic() - began < Limits.stop_within_s - 2
 
 
 def test_a_data_directory_with_an_odd_name(tracker: Tracker) -> None:
