@@ -48,14 +48,15 @@ $(VENV)/bin/uv: requirements-bootstrap.lock
 	  if $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1; then python=$$p; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then echo "Python 3.11 or 3.12 is needed and was not found (set PYTHON=/path/to/python3.12)." >&2; exit 1; fi; \
+	case "$(PYTHON)" in ""|"$$python") ;; *) echo "PYTHON=$(PYTHON) is not Python 3.11 or 3.12 (or can't be run): taking $$python" >&2;; esac; \
 	echo "setting up .venv with $$($$python --version)"; \
 	$$python -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-bootstrap.lock
 	@touch $@
 
 $(VENV)/.product: $(VENV)/bin/uv requirements.lock pyproject.toml
-	@if [ ! -e $(VENV)/.dev ]; then echo "installing packages (about 500 MB, once)"; \
-	  $(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; fi
+	@echo "installing packages (about 500 MB, once)"
+	@$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -51,6 +51,11 @@ def split_address(address: str, default_port: int, default_host: str = "127.0.0.
     return host, int(found["port"] or default_port)
 
 
+def join_address(host: str, port: int) -> str:
+    """`host:port`, the host in brackets where it is IPv6; the opposite of `split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _symbols(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(s.strip().upper() for s in value.split(",") if s.strip())
@@ -68,6 +73,7 @@ def _local(port: int) -> Callable[[dict[str, Any]], str]:
     return lambda settings: f"127.0.0.1:{port + settings['port_offset']}"
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
@@ -83,17 +89,17 @@ class Settings(BaseSettings):
 
     # Where services listen. SERVER_ADDR (as `:8088`) is the aggregator's and the dashboard's name for it.
     host: str = Field(default="127.0.0.1", validation_alias="BIND_HOST")
-    http_port: int | None = None
-    grpc_port: int | None = None
+    http_port: Port | None = None
+    grpc_port: Port | None = None
     server_addr: str | None = None
-    health_port: int = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
+    health_port: Port = 0  # /livez, /readyz and /metrics of processes without an HTTP interface; 0: any free port
     address: str | None = None  # the socket service's, with its port in PORT
-    port: int | None = None
+    port: Port | None = None
     port_offset: int = Field(default=0, ge=0, le=65535 - 50052)  # the highest port must stay one
 
     # PostgreSQL of the one service that reads this.
     postgres_host: str = "127.0.0.1"
-    postgres_port: int | None = None  # 5434 for the profile service, 5432 for authorization
+    postgres_port: Port | None = None  # 5434 for the profile service, 5432 for authorization
     postgres_user: str = "postgres"
     postgres_password: SecretStr = SecretStr("postgres")
     postgres_db: str | None = None  # profile_db, auth_db
@@ -151,12 +157,14 @@ class Settings(BaseSettings):
         for name in _ADDRESSES:
             if value := getattr(self, name):
                 split_address(value, 0)
+        _ = self.bootstrap_servers
         return self
 
     @property
     def bootstrap_servers(self) -> str:
         """Kafka's `bootstrap.servers`: BROKERS, or KAFKA_BROKERS as the original's ETL named it."""
-        return self.brokers or self.kafka_brokers or f"127.0.0.1:{9092 + self.port_offset}"
+        given = self.brokers or self.kafka_brokers or f":{9092 + self.port_offset}"
+        return ",".join(join_address(*split_address(one, 9092)) for one in given.split(","))
 
     @property
     def clickhouse_http(self) -> tuple[str, int]:

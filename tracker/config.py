@@ -29,11 +29,13 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def problems_shown() -> Iterator[None]:
-    """Errors made on purpose are a message and exit code 1, not a stack trace."""
+    """Errors made on purpose, and those of the system, are a message and exit code 1, not a stack trace."""
     try:
         yield
     except TrackerError as error:
         fail(f"error: {error}")
+    except OSError as error:
+        fail(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
 
 
 def load_settings(**options: Any) -> Settings:
@@ -48,8 +50,12 @@ def load_settings(**options: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        fail("error: " + "; ".join(wrong))
+        fail("error: " + "; ".join(_problem(details["loc"], details["msg"]) for details in error.errors()))
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    """One line of a ValidationError; a problem of no single variable names it in its message."""
+    return ": ".join([*(str(name).upper() for name in location), message.removeprefix("Value error, ")])
 
 
 def running_homes(settings: Settings) -> list[tuple[Path, StackState]]:

@@ -1,5 +1,6 @@
 """The console command `tracker`: a subcommand a module, imported only when it is asked for."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -48,4 +49,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The entry point."""
+    if "up" in sys.argv[1:2]:  # a stop that comes while the modules load: nothing runs yet
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sys.exit(0))
     build_app(sys.argv[1:])()

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from infra.local.part import PartFailed
 from infra.local.settle import settle_ports
 from infra.local.stack import StackConfig, base_env, build_parts, external, home_of, selected
 from infra.local.state import StackState, end_leftovers, only_stack
@@ -53,7 +54,8 @@ def up(
     config = StackConfig(settings, home_of(settings, recordings), parts, tuple(recordings))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it, so do we
+            signal.signal(number, lambda *_: stop.set())
     code = 0
     try:
         with problems_shown():
@@ -84,7 +86,13 @@ def run_stack(config: StackConfig, stop: threading.Event) -> None:
         say.line(f"starting {len(names)} parts, data and logs in {shown(config.home)}")
         for name, note in ports.notes.items():
             say.part(name, note)
-        parts = build_parts(config, ports, say.jars)
+
+        def jars(done: int, total: int) -> None:
+            if stop.is_set():
+                raise PartFailed("stopped before all jars were there")
+            say.jars(done, total)
+
+        parts = build_parts(config, ports, jars)
         state = StackState.of_this_process(config.settings.exchange, time.time_ns() // 1_000_000)
         state.write(config.home)
         supervisor = Supervisor(parts, config.home, state=state, report=say.part, env=base_env(config, ports))
@@ -103,11 +111,11 @@ class Console:
     def __init__(self, width: int, began: float) -> None:
         self._width, self._began = width, began
         self._lock = threading.Lock()  # jars are fetched in other threads
+        self._jars: int | None = None
 
     def line(self, text: str) -> None:
         """A line about the stack."""
-        with self._lock:
-            print(f"{time.monotonic() - self._began:6.1f}s  {text}", flush=True)
+        self._print(f"{time.monotonic() - self._began:6.1f}s  {text}")
 
     def part(self, name: str, text: str) -> None:
         """A line about a part."""
@@ -115,10 +123,11 @@ class Console:
 
     def jars(self, done: int, total: int) -> None:
         """Progress of the first run's download."""
-        if done == 1:
+        if self._jars is None:
             self.part("kafka", f"fetching its {total} jars (45 MB, once for this user)")
-        elif done == total or done % 10 == 0:
+        elif done // 10 > self._jars // 10 or done == total:
             self.part("kafka", f"{done} of {total} jars")
+        self._jars = done
 
     def stopping(self) -> None:
         """Somebody asked to stop."""
@@ -129,6 +138,14 @@ class Console:
         took = time.monotonic() - self._began
         self.line(f"all parts are up after {took:.1f} s; `tracker status` shows them, Ctrl-C stops them")
         if profile_port is None:
-            print(f"ready: {', '.join(selected(config))}", flush=True)
+            self._print(f"ready: {', '.join(selected(config))}")
         else:
-            print(f"ready: http://127.0.0.1:{profile_port}", flush=True)
+            self._print(f"ready: http://127.0.0.1:{profile_port}")
+
+    def _print(self, text: str) -> None:
+        """A console that is gone (a closed terminal, an ended `| tee`) must not end the stack, nor disturb its end."""
+        with self._lock:
+            try:
+                print(text, flush=True)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

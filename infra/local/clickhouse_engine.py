@@ -148,7 +148,11 @@ def _execute(connection: Any, query: Query) -> Answer:
 
 
 def _insert(connection: Any, statement: bytes, input_format: str, data: bytes) -> Answer:
-    with connection.send_insert(statement.decode(), input_format) as inserter:
+    try:
+        text = statement.decode()
+    except UnicodeDecodeError as error:
+        raise EngineError(62, f"Code: 62. DB::Exception: Syntax error: {error}. (SYNTAX_ERROR)") from error
+    with connection.send_insert(text, input_format) as inserter:
         if data:
             inserter.append(data)
         written = inserter.finish()

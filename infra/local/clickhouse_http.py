@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import lz4.frame
 import zstandard
@@ -42,11 +43,12 @@ def status_of(code: int) -> int:
     return next((status for status, codes in _STATUS.items() if code in codes), 500)
 
 
-_DECODERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.decompress,
-    "deflate": zlib.decompress,
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-    "lz4": lz4.frame.decompress,
+# What decodes one frame; it knows whether that was whole (`eof`) and what comes after it (`unused_data`).
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
+    "deflate": zlib.decompressobj,
+    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "lz4": lz4.frame.LZ4FrameDecompressor,
 }
 _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
@@ -57,16 +59,26 @@ _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
-    """The body of a request with this Content-Encoding. Raises ValueError when it is not what it says."""
+    """The body of a request with this Content-Encoding. Raises ValueError when it is not what it says.
+
+    It may be several frames, one after the other: clickhouse-connect compresses each block of rows apart.
+    """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
     if name not in _DECODERS:
         raise ValueError(f"Unknown content encoding {encoding!r}")
+    decoded = []
     try:
-        return _DECODERS[name](body)
+        while body:
+            decoder = _DECODERS[name]()
+            decoded.append(decoder.decompress(body))
+            if not decoder.eof:
+                raise EOFError("it ends within a frame")
+            body = decoder.unused_data
     except (OSError, EOFError, RuntimeError, zlib.error, zstandard.ZstdError) as error:
         raise ValueError(f"The body is not {name}: {error}") from error
+    return b"".join(decoded)
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str]:

@@ -189,7 +189,9 @@ def main() -> None:
         # uvicorn shuts down in order, then raises the signal again for the handler before its own: exit 0.
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: sys.exit(0))
-        app = create_app(arguments.data / "engine", os.environ.get("CLICKHOUSE_PASSWORD") or "postgres")
+        # The engine takes a path for a URL (`?` ends it), so it gets one without surprises.
+        os.chdir(arguments.data)
+        app = create_app(Path("engine"), os.environ.get("CLICKHOUSE_PASSWORD") or "postgres")
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
 
 

@@ -14,6 +14,8 @@ from infra.local.part import LOOPBACK, Part, PartFailed, free_port
 
 OLDEST_JAVA = 17
 JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+# Java encodes paths as the locale says, and cannot name any but ASCII ones in the C locale.
+LOCALE = {"LC_ALL": "C.UTF-8"}
 LOG4J = """\
 status = error
 appender.console.type = Console
@@ -35,6 +37,7 @@ def kafka(data: Path, port: int, progress: Progress = lambda done, total: None) 
         [*_jvm(), f"-Dlog4j2.configurationFile={log4j}", "kafka.Kafka", str(data / "server.properties")],
         probe=f"kafka://{LOOPBACK}:{port}",
         address=f"{LOOPBACK}:{port}",
+        env=LOCALE,
         prepare=lambda: _prepare(data, port, progress),
     )
 
@@ -68,7 +71,7 @@ def _prepare(data: Path, port: int, progress: Progress) -> None:
     data.mkdir(parents=True, exist_ok=True)
     (data / "log4j2.properties").write_text(LOG4J, encoding="ascii")
     properties = data / "server.properties"
-    properties.write_text(_properties(data / "log", port, free_port()), encoding="utf-8")
+    properties.write_text(_properties(data / "log", port, free_port()), encoding="ascii")
     formatted = data / "formatted"
     if not formatted.exists():
         shutil.rmtree(data / "log", ignore_errors=True)  # what a format that was killed may have left
@@ -82,7 +85,7 @@ def _format(data: Path, properties: Path) -> None:
     cluster_id = "c" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id
     log4j = f"-Dlog4j2.configurationFile={data / 'log4j2.properties'}"
     command = [*_jvm(), log4j, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **LOCALE})
     if done.returncode:
         raise PartFailed(f"Kafka could not format its log directory: {(done.stderr or done.stdout).strip()}")
 
@@ -117,4 +120,11 @@ def _properties(log_dir: Path, port: int, controller_port: int) -> str:
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
         "log.retention.check.interval.ms": "60000",
     }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
+    return "".join(f"{key}={_escaped(str(value))}\n" for key, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    """As Java's `Properties` reads it back: Latin-1, where a backslash begins an escape."""
+    utf16 = value.replace("\\", "\\\\").encode("utf-16-be")
+    units = [int.from_bytes(utf16[i : i + 2], "big") for i in range(0, len(utf16), 2)]
+    return "".join(chr(unit) if unit < 128 else f"\\u{unit:04x}" for unit in units)

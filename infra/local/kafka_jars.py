@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from infra.local.part import PartFailed
 
 LOCK = Path(__file__).with_name("kafka.lock")
-Progress = Callable[[int, int], None]  # (jars done, jars in all)
+LOOK_EVERY_S = 0.2
+# Hears (jars done, jars in all) a few times a second while jars are fetched; it may raise to end that.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,14 @@ def ensure_jars(progress: Progress = lambda done, total: None) -> Path:
     """The directory with all jars, fetching what is missing. Raises PartFailed when that can't be done.
 
     Several stacks may ask at once (one fetches, the rest wait), and a fetch that was killed goes on where it
-    was: the directory gets its name only when it is whole.
+    was: the directory gets its name only when it is whole. When `progress` raises, so does this, at once:
+    downloads under way are left to their threads.
     """
     home = cache_dir()
     if home.is_dir():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusively(home.with_suffix(".lock")):
+    with _exclusively(home.with_suffix(".lock"), progress):
         if not home.is_dir():
             draft = home.with_suffix(".draft")
             draft.mkdir(exist_ok=True)
@@ -89,9 +93,15 @@ def ensure_jars(progress: Progress = lambda done, total: None) -> Path:
 
 
 @contextmanager
-def _exclusively(lock_file: Path) -> Iterator[None]:
+def _exclusively(lock_file: Path, progress: Progress) -> Iterator[None]:
     with lock_file.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress(0, len(locked_jars()))
+                time.sleep(LOOK_EVERY_S)
         yield
 
 
@@ -100,14 +110,17 @@ def _fetch_all(draft: Path, progress: Progress) -> None:
     # jgo takes any file that exists in its repository for whole, so it gets one of its own, for this attempt.
     scratch = draft / "repository"
     shutil.rmtree(scratch, ignore_errors=True)
-    with ThreadPoolExecutor(6, thread_name_prefix="kafka-jars") as pool:
-        fetches = [pool.submit(_fetch, jar, draft, scratch) for jar in jars]
-        try:
-            for done, fetched in enumerate(fetches, start=1):
+    pool = ThreadPoolExecutor(6, thread_name_prefix="kafka-jars")
+    fetches = [pool.submit(_fetch, jar, draft, scratch) for jar in jars]
+    try:
+        pending = set(fetches)
+        while pending:
+            done, pending = wait(fetches, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
+            for fetched in done:
                 fetched.result()
-                progress(done, len(jars))
-        finally:
-            pool.shutdown(cancel_futures=True)
+            progress(len(done), len(jars))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ and environment, answers a readiness probe, and goes away on one signal.
 """
 
 import ctypes
+import errno
 import os
 import pwd
 import signal
@@ -67,13 +68,16 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen on `host:port`."""
-    with socket.socket() as sock:
+    """Whether no other server has `host:port`. Raises OSError when it can't be had for another reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
         # As servers do: a port whose last connections are in TIME_WAIT is free.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return False
         return True
 

@@ -1,6 +1,6 @@
 """Is it really up? One question, asked over each part's own protocol; the address is a URL whose scheme says which.
 
-kafka://h:p          a metadata answer with a broker in it
+kafka://h:p,h:p      a metadata answer with a broker in it
 redis://h:p          PONG
 postgresql://h:p     what pg_isready asks
 grpc://h:p           grpc.health.v1: SERVING
@@ -23,12 +23,24 @@ def probe(url: str) -> str | None:
     if not url:
         return None
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 0
     try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError as error:
-        return f"{host}:{port}: {error.strerror or error}"
-    return _PROBES[parts.scheme](parts)
+        return _unreachable(parts.netloc) or _PROBES[parts.scheme](parts)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        return f"{parts.netloc}: {getattr(error, 'strerror', None) or error}"
+
+
+def _unreachable(netloc: str) -> str | None:
+    """None when something listens at one of the addresses (`h:p,h:p`), else why not."""
+    reasons = []
+    for one in netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{one}")
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1).close()
+        except OSError as error:
+            reasons.append(f"{one}: {error.strerror or error}")
+        else:
+            return None
+    return "; ".join(reasons)
 
 
 def _kafka(url: SplitResult) -> str | None:
@@ -45,12 +57,8 @@ def _kafka(url: SplitResult) -> str | None:
 
 def _redis(url: SplitResult) -> str | None:
     with socket.create_connection((url.hostname or "", url.port or 6379), timeout=TIMEOUT_S) as connection:
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.sendall(b"PING\r\n")
-            answer = connection.recv(100)
-        except OSError as error:
-            return str(error)
+        connection.sendall(b"PING\r\n")
+        answer = connection.recv(100)
     # A server that wants a password is up as well.
     if answer.startswith((b"+PONG", b"-NOAUTH")):
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from flows.domain.errors import TrackerError
 from infra.local.part import free_port, is_free
-from infra.settings import Settings, split_address
+from infra.settings import Settings, join_address, split_address
 
 STORE_PORTS = {
     "postgres-auth": 5432,
@@ -35,7 +35,7 @@ _VARIABLES = {"profile": "HTTP_PORT", "authorization": "GRPC_PORT", "aggregator"
 
 
 class PortBusy(TrackerError):
-    """Another program has a service's port; the message names port, part and remedy."""
+    """A service can't have its port; the message names port, part and remedy."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,12 @@ def settle_ports(settings: Settings, names: set[str]) -> Ports:
     for name, usual in _service_ports(settings).items():
         if name not in names:
             continue
-        if not is_free(usual, settings.host):
+        try:
+            free = is_free(usual, settings.host)
+        except OSError as error:  # a port below 1024, or BIND_HOST is no address of this host
+            why = error.strerror or error
+            raise PortBusy(f"{name} can't listen on {join_address(settings.host, usual)}: {why}") from error
+        if not free:
             raise PortBusy(f"port {usual}, which {name} needs, is in use by another program; {_remedy(name)}")
         main[name] = usual
         taken.add(usual)

@@ -15,7 +15,7 @@ from infra.local.postgres import Database, postgres
 from infra.local.secret import kept_secret
 from infra.local.settle import Ports
 from infra.local.valkey import valkey
-from infra.settings import Settings, split_address
+from infra.settings import Settings, join_address, split_address
 
 # A part, and what it cannot start without.
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -108,14 +108,14 @@ def external(settings: Settings) -> dict[str, Part]:
     if "brokers" in given or "kafka_brokers" in given:
         found.append(Part("kafka", (), f"kafka://{settings.bootstrap_servers}", settings.bootstrap_servers))
     if "redis_addr" in given:
-        address = _join(split_address(settings.redis_addr, 6379))
+        address = join_address(*split_address(settings.redis_addr, 6379))
         found.append(Part("redis", (), f"redis://{address}", address))
     if "clickhouse_addr" in given:
-        address = _join(settings.clickhouse_http)
+        address = join_address(*settings.clickhouse_http)
         found.append(Part("clickhouse", (), f"http://{address}/ping", address))
     if "postgres_host" in given:
         for name, usual in (("postgres-auth", 5432), ("postgres-profile", 5434)):
-            address = _join((settings.postgres_host, settings.postgres_port or usual))
+            address = join_address(settings.postgres_host, settings.postgres_port or usual)
             found.append(Part(name, (), f"postgresql://{address}", address))
     return {part.name: replace(part, note="not started here") for part in found}
 
@@ -166,6 +166,11 @@ def base_env(config: StackConfig, ports: Ports) -> dict[str, str]:
         env |= {"EXCHANGE_WS_URL": f"ws://{address}", "EXCHANGE_REST_URL": f"http://{address}"}
     if "jwt_secret" not in given:
         env["JWT_SECRET"] = kept_secret(config.home / "jwt.secret")
+    elif {"authorization", "profile"} & set(ports.main):  # they would only refuse it one after the other
+        try:
+            settings.checked_jwt_secret()
+        except ValueError as error:
+            raise PartFailed(str(error)) from error
     return env
 
 
@@ -264,8 +269,3 @@ def _database_env(name: str, config: StackConfig, ports: Ports) -> dict[str, str
         "POSTGRES_PASSWORD": database.owner_password(),
         "POSTGRES_PASSWORD_FILE": "",
     }
-
-
-def _join(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -118,8 +118,10 @@ class Supervisor:
                     on_ready()
                 self._logs.trim()
         finally:
-            on_stop()
-            self._stop_all()
+            try:
+                on_stop()
+            finally:
+                self._stop_all()
 
     def _advance(self, unit: _Unit) -> bool:
         """Take the unit's next step if it is due; returns whether its state changed."""
@@ -220,7 +222,8 @@ class Supervisor:
             if time.monotonic() > deadline:
                 self._report("stack", f"killing what did not stop in time: {', '.join(running)}")
                 for unit in running.values():
-                    kill_session(unit.row.pid or 0)
+                    if unit.process:
+                        kill_session(unit.process.pid)
             used = {name for unit in running.values() for name in unit.part.after}
             for name, unit in running.items():
                 if name not in used and name not in signalled and unit.process:

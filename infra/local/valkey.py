@@ -22,18 +22,18 @@ def valkey(data: Path, port: int) -> Part:
     within a second or so, and may be evicted at any time, so every reader copes with an empty server.
     """
     options = {
-        "bind": f"{LOOPBACK} -::1",  # the dash: ::1 only where the host has it
-        "port": str(port),
-        "maxmemory": "256mb",
-        "maxmemory-policy": "allkeys-lru",
-        "save": "",
-        "appendonly": "no",
-        "dir": str(data),
-        "daemonize": "no",
+        "bind": (LOOPBACK, "-::1"),  # the dash: ::1 only where the host has it
+        "port": (str(port),),
+        "maxmemory": ("256mb",),
+        "maxmemory-policy": ("allkeys-lru",),
+        "save": ("",),
+        "appendonly": ("no",),
+        "dir": (str(data),),
+        "daemonize": ("no",),
     }
     command = [str(server_binary())]
-    for name, value in options.items():
-        command += [f"--{name}", *(value.split() or [""])]
+    for name, values in options.items():
+        command += [f"--{name}", *values]
     return Part(
         "redis",
         command,

@@ -1,5 +1,6 @@
 """The command `tracker` as people run it: a process, its output, its exit code."""
 
+import fcntl
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import psutil
 import pytest
 from stack_ports import free_offset
 
+from infra.local.kafka_jars import cache_dir
 from infra.local.state import StackState, find_process
+from infra.local.supervisor import Limits
 
 TRACKER = [sys.executable, "-m", "tracker"]
 STORES = "redis,postgres-auth,clickhouse,kafka"
@@ -111,6 +114,62 @@ def test_up_is_ready_and_stops_cleanly(tracker: Tracker, sign: signal.Signals) -
     process.send_signal(sign)  # an impatient second one changes nothing
     assert process.wait(15) == 0
     assert not any(is_alive(child) for child in children)
+
+
+def test_a_console_that_is_gone_changes_nothing(tracker: Tracker) -> None:
+    """`tracker up | tee log`: Ctrl-C ends tee as well, so the last lines have no reader."""
+    process, _ = tracker.up("--only", "redis,exchange")
+    children = processes_of(tracker.home)
+    assert process.stdout
+    process.stdout.close()
+    children[0].kill()
+    eventually(lambda: tracker.status()["redis"]["restarts"] == 1 and tracker.status()["redis"]["up"])
+    children = processes_of(tracker.home)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 0
+    assert not any(is_alive(child) for child in children)
+    assert {part.state for part in StackState.read(tracker.home).parts} == {"stopped"}
+
+
+def test_nohup_is_heeded(tracker: Tracker) -> None:
+    with subprocess.Popen(
+        ["nohup", *TRACKER, "up", "--only", "redis"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=tracker.env, cwd=tracker.directory,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert any(line.startswith("ready: ") for line in process.stdout)
+        process.send_signal(signal.SIGHUP)
+        assert tracker.status()["redis"]["up"]
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_stop_does_not_wait_for_a_download(tracker: Tracker) -> None:
+    """Another stack of this user fetches Kafka's jars, for as long as it likes."""
+    cache = tracker.directory / "cache"
+    lock_file = cache / "crypto-asset-tracker" / cache_dir().with_suffix(".lock").name
+    lock_file.parent.mkdir(parents=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [*TRACKER, "up", "--only", "kafka"],
+            stdout=subprocess.PIPE, text=True, env=tracker.env | {"XDG_CACHE_HOME": str(cache)}, cwd=tracker.directory,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            assert any("fetching its" in line for line in process.stdout)
+            began = time.monotonic()
+            process.terminate()
+            assert process.wait(15) == 0
+            assert time.monotonic() - began < Limits.stop_within_s - 2
+
+
+def test_a_data_directory_with_an_odd_name(tracker: Tracker) -> None:
+    data = tracker.directory / "my data ä?x"
+    _, lines = tracker.up("--only", STORES, DATA_DIR=str(data), LC_ALL="C")
+    assert not any("died" in line for line in lines)
+    assert (data / "simulated" / "kafka" / "log" / "meta.properties").exists()
+    assert (data / "simulated" / "clickhouse" / "engine").is_dir()
+    assert [entry.name for entry in tracker.directory.iterdir()] == [data.name]
 
 
 def test_a_second_stack_on_the_same_data_is_refused(tracker: Tracker) -> None:
@@ -248,6 +307,25 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tracker: Tracker) -> Non
 )
 def test_mistakes_are_explained(tracker: Tracker, words: list[str], message: str) -> None:
     result = tracker(*words)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HTTP_PORT": "70000"}, "HTTP_PORT: Input should be less than or equal to 65535"),
+        ({"SERVER_ADDR": ":99999"}, "error: not an address: ':99999'"),
+        ({"JWT_SECRET": "short"}, "JWT_SECRET must have at least 32 bytes"),
+        ({"JWT_SECRET_FILE": "/nowhere"}, "error: JWT_SECRET_FILE: "),
+        ({"DATA_DIR": "/dev/null"}, "error: /dev/null/simulated: Not a directory"),
+        ({"BIND_HOST": "192.0.2.1"}, "profile can't listen on 192.0.2.1:"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_environment_is_explained(tracker: Tracker, variables: dict[str, str], message: str) -> None:
+    result = tracker("up", "--only", "profile", **variables)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr

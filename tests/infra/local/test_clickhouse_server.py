@@ -5,17 +5,21 @@ import gzip
 import json
 import signal
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
 import httpx
+import lz4.frame
 import pytest
+import zstandard
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from infra.local.clickhouse import clickhouse as clickhouse_part
 from infra.local.clickhouse_engine import split_insert
+from infra.local.clickhouse_http import decompress
 from infra.local.part import free_port, spawn, stop, wait_ready
 
 
@@ -58,6 +62,33 @@ def test_every_compression_of_clickhouse_connect(clickhouse: str, table: str, co
     rows = [(n, "x" * 100) for n in range(1000)]
     client.insert(table, rows, column_names=["a", "b"])
     assert client.query(f"SELECT a, b FROM {table} ORDER BY a").result_rows == rows
+
+
+@pytest.mark.parametrize("compress", [False, "lz4", "zstd", "gzip"])
+def test_an_insert_of_many_blocks_is_stored_whole(clickhouse: str, table: str, compress: bool | str) -> None:
+    """Above 2 MB clickhouse-connect sends several blocks, each compressed by itself."""
+    client = client_of(clickhouse, compress=compress)
+    numbers = list(range(100_000))
+    summary = client.insert(table, [numbers, ["x" * 100] * len(numbers)], ["a", "b"], column_oriented=True)
+    assert summary.written_rows == len(numbers)
+    assert client.query(f"SELECT count(), uniqExact(a) FROM {table}").result_rows == [(len(numbers), len(numbers))]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("zstd", zstandard.ZstdCompressor().compress),
+        ("lz4", lz4.frame.compress),
+    ],
+)
+def test_frames_of_a_compressed_body(encoding: str, encode: Callable[[bytes], bytes]) -> None:
+    assert decompress(b"".join(encode(part) for part in (b"one ", b"two ", b"three")), encoding) == b"one two three"
+    assert decompress(b"", encoding) == b""
+    for wrong in (encode(b"one")[:-3], encode(b"one") + b"?", encode(b"one") + encode(b"two")[:-3], b"???"):
+        with pytest.raises(ValueError, match=f"The body is not {encoding}"):
+            decompress(wrong, encoding)
 
 
 def test_the_database_of_a_client(clickhouse: str) -> None:
@@ -139,6 +170,13 @@ def test_unparsable_data_is_an_error_and_stores_nothing(http: httpx.Client, tabl
     answer = http.post("/", content=f"INSERT INTO {table} FORMAT TSV\n1\tok\nnot a number\tx\n")
     assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (400, "27")
     assert http.post("/", content=f"SELECT count() FROM {table}").text == "0\n"
+
+
+def test_a_statement_that_is_not_utf_8_is_a_syntax_error(http: httpx.Client, table: str) -> None:
+    answer = http.post("/", content=f"INSERT INTO {table} /* ".encode() + b"\xff */ FORMAT TSV\n1\tx\n")
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (400, "62")
+    http.post("/", content=f"INSERT INTO {table} FORMAT TSV\n1\t".encode() + b"\xff\n").raise_for_status()
+    assert http.post("/", content=f"SELECT hex(b) FROM {table}").text == "FF\n"
 
 
 def test_get_is_read_only(http: httpx.Client, table: str) -> None:

@@ -56,3 +56,30 @@ def test_an_open_port_is_not_enough(scheme: str, closes_at_once: int) -> None:
 
 def test_without_a_url_there_is_nothing_to_ask() -> None:
     assert probe("") is None
+
+
+@pytest.mark.parametrize("scheme", ["redis", "http"])
+def test_a_server_that_goes_away_between_two_connections_is_down(scheme: str) -> None:
+    """The first connection finds something, the second nothing: an answer, not an exception."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve_once() -> None:
+            connection = server.accept()[0]
+            server.close()
+            connection.close()
+
+        thread = threading.Thread(target=serve_once)
+        thread.start()
+        assert f"127.0.0.1:{port}" in str(probe(f"{scheme}://127.0.0.1:{port}/"))
+        thread.join()
+
+
+def test_several_brokers(kafka: str) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    assert probe(f"kafka://{nobody},{kafka}") is None
+    assert probe(f"kafka://{nobody},{nobody}") == f"{nobody}: Connection refused; {nobody}: Connection refused"
+
+
+def test_what_is_no_host_name() -> None:
+    assert "a..b:1" in str(probe("redis://a..b:1"))

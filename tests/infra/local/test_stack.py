@@ -73,6 +73,12 @@ def test_stores_of_the_environment_are_used_not_started(tmp_path: Path, monkeypa
     assert "POSTGRES_PASSWORD" not in parts["authorization"].env
 
 
+def test_several_brokers_without_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKERS", "one:9093,two,:9094")
+    kafka = external(config(tmp_path).settings)["kafka"]
+    assert kafka.address == config(tmp_path).settings.bootstrap_servers == "one:9093,two:9092,127.0.0.1:9094"
+
+
 def test_services_log_in_as_the_owners_of_their_databases(tmp_path: Path) -> None:
     parts = parts_of(config(tmp_path))
     auth, profile = parts["authorization"].env, parts["profile"].env
