@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from api.dashboard.formats import CLOCK, DATE, MINUTES, Stamp, plain, stamp
-from api.dashboard.repository import BUCKETS
-from api.dashboard.schemas import Point, Range, Series
+from api.dashboard.schemas import Point, Series
 
 HEIGHT = 248
 TOP, BOTTOM = 12, 12  # room for the marks of the extremes
@@ -20,6 +19,16 @@ WIDE = 1000  # units across of the lines' own coordinates
 _GAP_BUCKETS, _GAP_MS = 5, 60_000  # no line over a longer silence
 _STEPS = (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
 _LINES = 5
+_SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
+_TIME_STEPS_MS = [
+    *(n * _SECOND for n in (1, 2, 5, 10, 15, 30)),
+    *(n * _MINUTE for n in (1, 2, 5, 10, 15, 30)),
+    *(n * _HOUR for n in (1, 2, 4, 6, 12)),
+    _DAY,
+]
+_MOST_TIMES = 8
+_SHORTEST_MS = 10 * _SECOND
+_TAG_CHARACTERS = 11
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class TimeMark:
-    """A mark of the time axis; `anchor` keeps its text inside."""
+    """A mark of the time axis; `anchor` keeps its text inside, `spare` ones are left out where it is narrow."""
 
     x: float
     stamp: Stamp
     anchor: str
+    spare: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Chart:
     minimum: str
     maximum: str
     latest: str
+    tag: str
     change: str
     rising: int
     start: Stamp
@@ -93,11 +104,12 @@ class Scale:
 
     @classmethod
     def of(cls, series: Series) -> "Scale":
-        """The whole range across; down, from the lowest value to the highest with a little room."""
+        """The whole time across; down, from the lowest value to the highest with a little room."""
         low = min(point.low for point in series.points)
         high = max(point.high for point in series.points)
         room = (high - low) / 20 or abs(high) / 1000 or Decimal(1)
-        return cls(series.start_ms, series.range.ms, low - room, high + room)
+        length_ms = max(series.end_ms - series.start_ms, _SHORTEST_MS)
+        return cls(series.end_ms - length_ms, length_ms, low - room, high + room)
 
     def x(self, time_ms: float) -> float:
         """Percent from the left."""
@@ -114,20 +126,21 @@ def draw(series: Series) -> Chart:
     scale, points = Scale.of(series), series.points
     lowest, highest = min(points, key=lambda point: point.low), max(points, key=lambda point: point.high)
     change = points[-1].last - points[0].last
-    runs = list(_runs(points, series.range))
+    runs = list(_runs(points, series.bucket_ms))
     return Chart(
         series=series,
         line="".join(_line(run, scale) for run in runs),
         area="".join(_under(run, scale) for run in runs),
         band="".join(_band(run, scale) for run in runs),
         levels=_levels(scale),
-        times=_times(series, scale),
+        times=_times(scale),
         lowest=Spot(scale.x(lowest.time_ms), scale.y(lowest.low)),
         highest=Spot(scale.x(highest.time_ms), scale.y(highest.high)),
         last=Spot(scale.x(points[-1].time_ms), scale.y(points[-1].last)),
         minimum=plain(lowest.low),
         maximum=plain(highest.high),
         latest=plain(points[-1].last),
+        tag=_short(points[-1].last),
         change=f"{'+' if change > 0 else ''}{plain(change)}",
         rising=(change > 0) - (change < 0),
         start=stamp(points[0].time_ms),
@@ -135,9 +148,9 @@ def draw(series: Series) -> Chart:
     )
 
 
-def _runs(points: list[Point], span: Range) -> Iterator[list[Point]]:
+def _runs(points: list[Point], bucket_ms: int) -> Iterator[list[Point]]:
     """The points, parted where nothing was heard for long."""
-    longest_ms = max(_GAP_BUCKETS * span.ms // BUCKETS, _GAP_MS)
+    longest_ms = max(_GAP_BUCKETS * bucket_ms, _GAP_MS)
     run = points[:1]
     for point in points[1:]:
         if point.time_ms - run[-1].time_ms > longest_ms:
@@ -179,10 +192,21 @@ def _levels(scale: Scale) -> list[Mark]:
     return [Mark(scale.y(value), f"{value:.{digits}f}") for value in values]
 
 
-def _times(series: Series, scale: Scale) -> list[TimeMark]:
-    span, marks = series.range, []
-    part = DATE if span is Range.D7 else MINUTES if span.ms > Range.M5.ms else CLOCK
-    for ms in range(-(-series.start_ms // span.tick_ms) * span.tick_ms, series.end_ms + 1, span.tick_ms):
-        x = scale.x(ms)
-        marks.append(TimeMark(x, stamp(ms, part), "start" if x < 5 else "end" if x > 95 else "middle"))
+def _times(scale: Scale) -> list[TimeMark]:
+    """Round times, at most _MOST_TIMES of them."""
+    step = next(step for step in _TIME_STEPS_MS if scale.length_ms // step < _MOST_TIMES)
+    part = CLOCK if step < _MINUTE else MINUTES if step < _DAY else DATE
+    marks = []
+    for number in range(math.ceil(scale.start_ms / step), (scale.start_ms + scale.length_ms) // step + 1):
+        x = scale.x(number * step)
+        anchor = "start" if x < 5 else "middle"
+        marks.append(TimeMark(x, stamp(number * step, part), anchor, spare=number % 2 == 1))
     return marks
+
+
+def _short(value: Decimal) -> str:
+    """The value as it fits beside the chart; all its digits are above it."""
+    text = plain(value)
+    if len(text) <= _TAG_CHARACTERS or "." not in text:
+        return text
+    return text[: max(text.index("."), _TAG_CHARACTERS)].rstrip(".") + "…"

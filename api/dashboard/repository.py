@@ -3,13 +3,14 @@
 Every value is a bound parameter, the names of database, table and column too (`{x:Identifier}`).
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from api.dashboard.clickhouse import ClickHouse
 from api.dashboard.schemas import TIME_LIMIT_MS, Cursor, Point, PriceColumn, Range, Series, TickerRow
 
-BUCKETS = 300  # of a chart, whatever its range
+BUCKETS = 300  # of a chart, whatever its range: at most about as many points
+# Buckets begin at round times, so that points stay what they are while rows arrive.
+_BUCKETS_MS = [s * 1000 for s in (1, 2, 3, 5, 10, 15, 30, 60, 90, 120, 300, 600, 1200, 2400)]
 MAX_SYMBOLS = 5000
 
 _FROM = "FROM {database:Identifier}.{table:Identifier}"
@@ -99,25 +100,30 @@ class TickerRepository:
 
     async def series(self, symbol: str, column: PriceColumn, span: Range, end_ms: int) -> Series | None:
         """A symbol's column over `span` up to `end_ms`, at most BUCKETS + 1 points; None where there are no rows."""
-        sql = f"""
-            SELECT max(toUnixTimestamp64Milli(event_time)), argMax({{column:Identifier}}, (event_time, message_id)),
-                min({{column:Identifier}}), max({{column:Identifier}}), count()
-            {_FROM}
-            WHERE {_SYMBOL} AND event_time > fromUnixTimestamp64Milli({{start:Int64}})
-              AND event_time <= fromUnixTimestamp64Milli({{end:Int64}})
-            GROUP BY intDiv(toUnixTimestamp64Milli(event_time), {{bucket:Int64}}) AS bucket
-            ORDER BY bucket
-            LIMIT {BUCKETS + 1}"""
-        parameters: Mapping[str, object] = {
+        parameters: dict[str, object] = {
             **self._names,
             "symbol": symbol,
             "column": column.value,
-            "start": end_ms - span.ms,
+            "start": max(0, end_ms - span.ms + 1),
             "end": end_ms,
-            "bucket": span.ms // BUCKETS,
         }
+        within = f"""{_FROM} WHERE {_SYMBOL} AND event_time >= fromUnixTimestamp64Milli({{start:Int64}})
+            AND event_time <= fromUnixTimestamp64Milli({{end:Int64}})"""
+        sql = f"SELECT count(), toUnixTimestamp64Milli(min(event_time)) {within}"
+        ((count, start_ms),) = await self._clickhouse.query("span", sql, parameters)
+        if not count:
+            return None
+        bucket_ms = next(bucket for bucket in _BUCKETS_MS if bucket * BUCKETS >= end_ms - start_ms)
+        parameters["bucket"] = bucket_ms
+        sql = f"""
+            SELECT max(toUnixTimestamp64Milli(event_time)), argMax({{column:Identifier}}, (event_time, message_id)),
+                min({{column:Identifier}}), max({{column:Identifier}}), count()
+            {within}
+            GROUP BY intDiv(toUnixTimestamp64Milli(event_time), {{bucket:Int64}}) AS bucket
+            ORDER BY bucket
+            LIMIT {BUCKETS + 1}"""
         rows = await self._clickhouse.query("series", sql, parameters)
         if not rows:
             return None
         points = [Point(*row[:4]) for row in rows]
-        return Series(symbol, column, span, end_ms, sum(row[4] for row in rows), points)
+        return Series(symbol, column, span, start_ms, end_ms, bucket_ms, sum(row[4] for row in rows), points)

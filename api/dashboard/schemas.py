@@ -16,7 +16,6 @@ DEFAULT_LIMIT = 100
 MAX_SYMBOL = 64
 MAX_CURSOR = 2048
 TIME_LIMIT_MS = 10_413_792_000_000  # DateTime64 ends with the year 2299
-_SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 
 
 class PriceColumn(StrEnum):
@@ -48,22 +47,7 @@ class Range(StrEnum):
     @property
     def ms(self) -> int:
         """Its length."""
-        return _LENGTHS[self][0]
-
-    @property
-    def tick_ms(self) -> int:
-        """The distance of the marks on its time axis."""
-        return _LENGTHS[self][1]
-
-
-_LENGTHS = {
-    Range.M5: (5 * _MINUTE, _MINUTE),
-    Range.M15: (15 * _MINUTE, 3 * _MINUTE),
-    Range.H1: (_HOUR, 10 * _MINUTE),
-    Range.H6: (6 * _HOUR, _HOUR),
-    Range.H24: (_DAY, 4 * _HOUR),
-    Range.D7: (7 * _DAY, _DAY),
-}
+        return int(self[:-1]) * {"m": 60_000, "h": 3_600_000, "d": 86_400_000}[self[-1]]
 
 
 class TickerRow(NamedTuple):
@@ -175,16 +159,16 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """A column of a symbol over a range that ends with the symbol's newest row; never empty, in order of time."""
+    """A column of a symbol over a range that ends with its newest row; never empty, in order of time.
+
+    `start_ms` is that of the first row in the range; a point stands for `bucket_ms`.
+    """
 
     symbol: str
     column: PriceColumn
     range: Range
+    start_ms: int
     end_ms: int
+    bucket_ms: int
     rows: int
     points: list[Point]
-
-    @property
-    def start_ms(self) -> int:
-        """Where the range begins."""
-        return self.end_ms - self.range.ms

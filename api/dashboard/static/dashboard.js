@@ -146,13 +146,11 @@ function next(soon = false) {
   if (following && !document.hidden) timer = setTimeout(follow, soon ? 0 : waitMs);
 }
 
-byId("pause")?.addEventListener("click", (event) => {
-  event.preventDefault();
+byId("pause")?.addEventListener("click", () => {
   following = !following;
   const button = byId("pause");
   button.textContent = following ? "Pause" : "Resume";
   history.replaceState(null, "", following ? button.dataset.on : button.dataset.off);
-  button.href = following ? button.dataset.off : button.dataset.on;
   say(following ? "on" : "", following ? "Live" : "Paused");
   next(true);
 });
@@ -164,6 +162,6 @@ byId("zone")?.addEventListener("click", (event) => {
 });
 
 document.addEventListener("visibilitychange", () => next(true));
-byId("zone").hidden = false;
+for (const id of ["pause", "zone"]) byId(id)?.removeAttribute("hidden");
 tellTimes(document);
 next();
