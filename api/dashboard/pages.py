@@ -102,8 +102,10 @@ def _as_page(handler: Handler, pages: Pages) -> Handler:
         if not _wants_page(request):
             return response
         problem = json.loads(bytes(response.body))
+        wrong = [f"{one['location'].removeprefix('query.')}: {one['message']}" for one in problem.get("errors", ())]
+        detail = "; ".join(wrong) or problem["detail"]
         retry = response.headers.get("Retry-After")
-        html = pages.error(response.status_code, problem["title"], problem["detail"], int(retry) if retry else None)
+        html = pages.error(response.status_code, problem["title"], detail, int(retry) if retry else None)
         return HTMLResponse(html, response.status_code, {"Retry-After": retry} if retry else None)
 
     return handle
