@@ -18,7 +18,7 @@ TOP, BOTTOM = 12, 12  # room for the marks of the extremes
 WIDE = 1000  # units across of the lines' own coordinates
 _GAP_BUCKETS, _GAP_MS = 5, 60_000  # no line over a longer silence
 _STEPS = (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
-_LINES = 5
+_LINES = 6
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 _TIME_STEPS_MS = [
     *(n * _SECOND for n in (1, 2, 5, 10, 15, 30)),

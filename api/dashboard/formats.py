@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 # Parts of "2026-11-25 15:20:01.123Z"; the page's script cuts local times the same way.
-WHOLE, DATE, CLOCK, MINUTES = (0, 23), (5, 10), (11, 19), (11, 16)
+WHOLE, SECONDS, DATE, CLOCK, MINUTES = (0, 23), (0, 19), (5, 10), (11, 19), (11, 16)
 
 
 class Stamp(NamedTuple):

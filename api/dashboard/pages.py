@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dashboard.chart import draw
-from api.dashboard.formats import Number, aligned, duration, plain, stamp
+from api.dashboard.formats import SECONDS, Number, aligned, duration, plain, stamp
 from api.dashboard.schemas import MAX_LIMIT, PriceColumn, Range, TickerRow
 from api.dashboard.service import Page
 
@@ -49,6 +49,7 @@ class Pages:
         self._environment.globals |= {
             "source": source,
             "stamp": stamp,
+            "SECONDS": SECONDS,
             "columns": list(PriceColumn),
             "ranges": list(Range),
             "limits": LIMITS,

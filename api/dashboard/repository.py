@@ -56,11 +56,11 @@ class TickerRepository:
         return Extent(rows, newest_ms if rows else 0)
 
     async def older(self, symbol: str, at: Cursor | None, newest_ms: int, limit: int) -> list[TickerRow]:
-        """The newest `limit` rows, or those after `at` in that order; the newest of all is of `newest_ms`."""
-        top_ms = newest_ms if at is None else at.event_ms
+        """The newest `limit` rows up to `newest_ms`, or those after `at` in that order."""
+        top = at or Cursor(newest_ms, "", "")
         for span in _SPANS_MS:
-            edge_ms = None if span is None else max(0, top_ms - span)
-            rows = await self._page(symbol, at, _OLDER, _SINCE, edge_ms, _NEWEST_FIRST, limit)
+            edge_ms = None if span is None else max(0, top.event_ms - span)
+            rows = await self._page(symbol, top, _OLDER, _SINCE, edge_ms, _NEWEST_FIRST, limit)
             if len(rows) == limit:
                 break
         return rows
@@ -75,22 +75,19 @@ class TickerRepository:
         return rows[::-1]
 
     async def _page(
-        self, symbol: str, at: Cursor | None, beyond: str, within: str, edge_ms: int | None, order: str, limit: int
+        self, symbol: str, at: Cursor, beyond: str, within: str, edge_ms: int | None, order: str, limit: int
     ) -> list[TickerRow]:
-        """Rows `beyond` the place and `within` the edge, where there are such."""
-        parameters: dict[str, object] = {**self._names, "limit": limit}
-        conditions = []
+        """Rows `beyond` a place and `within` an edge, if there is one."""
+        place = {"at": at.event_ms, "at_symbol": at.symbol, "at_id": at.message_id}
+        parameters: dict[str, object] = {**self._names, **place, "limit": limit}
+        conditions = [f"({beyond})"]
         if symbol:
             conditions.append(_SYMBOL)
             parameters["symbol"] = symbol
-        if at:
-            conditions.append(f"({beyond})")
-            parameters |= {"at": at.event_ms, "at_symbol": at.symbol, "at_id": at.message_id}
         if edge_ms is not None:
             conditions.append(within)
             parameters["edge"] = edge_ms
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        sql = f"SELECT {_COLUMNS} {_FROM} {where} ORDER BY {order} LIMIT {{limit:UInt32}}"
+        sql = f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT {{limit:UInt32}}"
         return [TickerRow(*row) for row in await self._clickhouse.query("rows", sql, parameters)]
 
     async def symbols(self) -> list[str]:
