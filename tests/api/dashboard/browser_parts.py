@@ -55,8 +55,10 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         root = os.geteuid() == 0
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @contextlib.contextmanager
@@ -66,9 +68,11 @@ def served(settings: Settings) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"  # the socket takes connections already
-        server.should_exit = True
-        thread.join(20)
+        try:
+            yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"  # the socket takes connections already
+        finally:
+            server.should_exit = True
+            thread.join(20)
         assert not thread.is_alive()
 
 
