@@ -1,0 +1,42 @@
+"""The page, and its part that changes."""
+
+import asyncio
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from api.dashboard.pages import Pages
+from api.dashboard.schemas import View
+from api.dashboard.service import DashboardService
+
+
+def dashboard_router(service: DashboardService, pages: Pages) -> APIRouter:
+    """`/` and `/live`; errors of the first are pages, of the second problem documents.
+
+    HTML is written in a thread: a thousand rows take 0.2 s, which other requests need not wait for.
+    """
+    router = APIRouter(default_response_class=HTMLResponse)
+
+    @router.get("/")
+    async def index(view: Annotated[View, Query()]) -> Response:
+        """The whole page."""
+        page = await service.page(view)
+        if page is None:
+            return RedirectResponse(view.url(after=None), 303)
+        return HTMLResponse(await asyncio.to_thread(pages.whole, page, await service.symbols()))
+
+    @router.get("/live")
+    async def live(request: Request, view: Annotated[View, Query()]) -> Response:
+        """Its changing part; 304 to who has it already."""
+        page = await service.page(view)
+        if page is None:
+            return RedirectResponse(view.url("/live", after=None), 303)
+        part = await asyncio.to_thread(pages.part, page)
+        tag = f'"{hashlib.sha256(part.encode()).hexdigest()[:32]}"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        return HTMLResponse(part, headers={"ETag": tag})
+
+    return router
