@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
-from infra.local.probes import http_get, probe
+from infra.probes import http_get, probe
 from infra.local.state import PartState, StackState, find_process
 from tracker import advice
 
