@@ -1,5 +1,6 @@
 """compose.yaml as Docker Compose would read it: anchors, several files merged, variables filled in."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -103,3 +104,11 @@ def options(command):
     """`--name value` pairs of a command."""
     words = shlex.split(shlex.join(command))
     return {words[i][2:]: words[i + 1] for i in range(len(words) - 1) if words[i].startswith("--")}
+
+
+def exists(module):
+    """Whether a module can be found, without running it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

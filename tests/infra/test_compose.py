@@ -1,6 +1,5 @@
 """compose.yaml against its schema, the contract and the code."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from compose_file import (
     NotSet,
     compose,
     container_ports,
+    exists,
     health_command,
     megabytes,
     ours,
@@ -44,14 +44,6 @@ KNOWN = {str(field.validation_alias or name).upper() for name, field in Settings
 OURS = ours(SIMULATED)
 EVERY = [pytest.param(name, service, id=name) for name, service in SIMULATED["services"].items()]
 EACH_OF_OURS = [pytest.param(name, service, id=name) for name, service in OURS.items()]
-
-
-def exists(module):
-    """Whether a module can be found, without running it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("file", ["compose.yaml", "compose.simulated.yaml"])
