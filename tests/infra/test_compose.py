@@ -22,8 +22,8 @@ from compose_file import (
     variables,
 )
 
-from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS
-from infra.local.stack import NEEDS, StackConfig, build_parts, part_name
+from infra.local.settle import HEALTH_PORTS, SERVICE_PORTS, STORE_PORTS, Ports
+from infra.local.stack import ALIASES, NEEDS, StackConfig, build_parts
 from infra.settings import Settings
 
 LIVE = compose()
@@ -102,11 +102,7 @@ def test_start_order_goes_by_health(name, service):
         assert "healthcheck" in SIMULATED["services"][needed]
     if name in OURS and exists(programs(service)[-1][2]):
         stated = {_part(needed) for needed in service.get("depends_on", {})}
-        try:
-            needs = NEEDS[_part(name)]
-        except KeyError:
-            return
-        assert set(needs) <= stated
+        assert set(NEEDS.get(_part(name), ())) <= stated
 
 
 def test_everything_has_a_health_check():
@@ -223,8 +219,6 @@ def test_health_ports_are_those_of_the_embedded_stack():
 
 def test_flows_run_as_in_the_embedded_stack(tmp_path):
     config = StackConfig(Settings(), tmp_path, only=("second-stats", "minitickers"))
-    from infra.local.settle import STORE_PORTS, Ports
-
     ports = Ports({**STORE_PORTS, **SERVICE_PORTS}, HEALTH_PORTS)
     embedded = {part.name: list(part.command) for part in build_parts(config, ports, lambda done, total: None)}
     for name in config.only:
@@ -267,4 +261,6 @@ def test_the_simulated_file_repeats_what_a_service_of_ours_has():
 
 
 def _part(name):
-    return part_name(name) if name not in ("socket-service", "clickhouse-dashboard") else name
+    """The part of the embedded stack that a service is; its own name where there is none."""
+    names = (name, name.removesuffix("-service"), name.removeprefix("clickhouse-"))
+    return next((ALIASES.get(one, one) for one in names if ALIASES.get(one, one) in NEEDS), name)
