@@ -51,7 +51,7 @@ class Containers:
 
     def __init__(self, model, directory):
         self._model = model
-        self._directory = directory
+        self.directory = directory
         self._ports = {}
         self._running = {}
         directory.mkdir()
@@ -67,7 +67,7 @@ class Containers:
 
     def log(self, name):
         """The file with its output."""
-        return self._directory / f"{name}.log"
+        return self.directory / f"{name}.log"
 
     def up(self, name):
         """Start it and what it needs, and wait until its health check says yes."""
@@ -133,12 +133,12 @@ class Containers:
     def _part(self, name):
         if name.startswith("postgres-"):
             database = Database(
-                self._directory / name, self.port(name, 5432), self._service(name)["environment"]["POSTGRES_DB"], "own"
+                self.directory / name, self.port(name, 5432), self._service(name)["environment"]["POSTGRES_DB"], "own"
             )
             return postgres(name, database)
         match name:
             case "clickhouse":
-                return clickhouse(self._directory / name, self.port(name, 8123))
+                return clickhouse(self.directory / name, self.port(name, 8123))
             case "redis":
                 return self._redis()
             case "kafka":
@@ -180,7 +180,7 @@ class Containers:
         )
 
     def _volume(self, name):
-        return self._directory / f"{name}.volume"
+        return self.directory / f"{name}.volume"
 
     def _here(self, name, text):
         """A value of the compose file with the ports of this machine: others' `host:port`, and its own."""

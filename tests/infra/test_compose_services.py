@@ -1,7 +1,9 @@
 """Each service of ours, started with its compose command and environment, becomes healthy and drains on SIGTERM."""
 
+import csv
 import socket
 import subprocess
+import time
 from graphlib import TopologicalSorter
 
 import httpx
@@ -71,6 +73,23 @@ def test_redis_has_its_limit(containers):
         }  # fmt: skip
 
 
+def checks(control):
+    """What the gateway's health checks of its servers last said."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(control))
+        asking.sendall(b"show stat\n")
+        rows = list(csv.DictReader(asking.makefile()))
+    return [row["check_status"] for row in rows if row["svname"].startswith("profile-service")]
+
+
+def poll_until(condition, state, seconds=30):
+    """Wait until it is true; else fail with the state."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, state()
+        time.sleep(0.1)
+
+
 @pytest.mark.skipif(not have("haproxy"), reason="haproxy is not installed")
 def test_the_gateway_serves_all_containers_of_the_bff(containers, tmp_path):
     config = (ROOT / "infra/docker/haproxy.cfg").read_text()
@@ -82,13 +101,16 @@ def test_the_gateway_serves_all_containers_of_the_bff(containers, tmp_path):
     template = "    server-template profile- 10 profile-service:8080 resolvers docker\n"
     assert template in config
     config = config.replace(template, servers).replace("bind :8080", f"bind {LOOPBACK}:{port}")
-    (tmp_path / "haproxy.cfg").write_text(config.replace("balance leastconn", "balance roundrobin"))
+    config = config.replace("balance leastconn", "balance roundrobin")
+    control = containers.directory / "haproxy.sock"  # a short path: sockets' may have 107 characters
+    (tmp_path / "haproxy.cfg").write_text(config.replace("\nglobal\n", f"\nglobal\n    stats socket {control}\n"))
     assert subprocess.run(["haproxy", "-c", "-f", tmp_path / "haproxy.cfg"], check=False).returncode == 0
     part = Part("gateway", ["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")], probe=f"tcp://{LOOPBACK}:{port}")
     process = spawn(part, tmp_path / "log")
     try:
         while part.ready():
             assert process.poll() is None, (tmp_path / "log").read_text()
+        poll_until(lambda: checks(control) == ["L7OK", "L7OK"], lambda: checks(control))
         account = {"name": "somebody", "password": "a long enough password"}
         assert httpx.post(f"http://{LOOPBACK}:{port}/api/v1/auth/register", json=account).status_code == 201
         # One after the other, and a token of one is good at the other.
@@ -101,6 +123,9 @@ def test_the_gateway_serves_all_containers_of_the_bff(containers, tmp_path):
                 assert '"UserName":"somebody"' in socket_.recv(timeout=10)
         with pytest.raises(InvalidStatus):
             connect(url, additional_headers={"Authorization": "Bearer no"})
+        assert containers.down("profile-service#2") == 0
+        for _ in range(4):
+            assert httpx.post(f"http://{LOOPBACK}:{port}/api/v1/auth/login", json=account).status_code == 200
     finally:
         stop(part, process)
 
