@@ -36,8 +36,9 @@ protos: $(VENV)/.dev  ## generate the gRPC code from protos/*.proto
 
 lock: $(VENV)/bin/uv  ## resolve the dependencies anew into the lock files (names and hashes only)
 	echo 'uv' | $(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header - -o requirements-bootstrap.lock
-	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
-	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra embedded pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -c requirements.lock pyproject.toml -o requirements-services.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra embedded --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove the virtual environment (the data in .data stays)
 	rm -rf $(VENV)

@@ -10,8 +10,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
-from infra.local.probes import http_get, probe
 from infra.local.state import PartState, StackState, find_process
+from infra.probes import http_get, probe
 from tracker import advice
 
 KAFKA_TIMEOUT_S = 4.0

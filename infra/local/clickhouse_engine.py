@@ -10,8 +10,8 @@ from typing import Any
 import chdb
 
 from flows.domain.errors import TrackerError
+from infra.stores import CLICKHOUSE_MEMORY_BYTES
 
-MEMORY_LIMIT = 1_500_000_000
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
 # Enough of ClickHouse's lexer to find a statement's words outside of strings, quoted names and comments.
@@ -102,7 +102,7 @@ class Engine:
     """
 
     def __init__(self, data: Path) -> None:
-        self._target = f"{data}?max_server_memory_usage={MEMORY_LIMIT}"
+        self._target = f"{data}?max_server_memory_usage={CLICKHOUSE_MEMORY_BYTES}"
         self._keeper = chdb.connect(self._target)  # the engine lives as long as one connection does
 
     def close(self) -> None:

@@ -30,9 +30,9 @@ from starlette.routing import Route
 
 from infra.local.clickhouse_engine import Answer, Engine, EngineError, Query
 from infra.local.clickhouse_http import CONTENT_TYPES, compress, decompress, status_of
+from infra.stores import CLICKHOUSE_PREFLIGHT, CLICKHOUSE_USER
 
 log = logging.getLogger(__name__)
-USER = "default"
 WORKERS = 4
 METHODS = ["GET", "POST", "HEAD", "OPTIONS"]
 # URL parameters of the protocol; every other one is a setting of the query.
@@ -68,7 +68,7 @@ class ClickHouse:
     async def handle(self, request: Request) -> Response:
         """`/`: a query, from `?query=`, the body, or the former before the latter."""
         if request.method == "OPTIONS":
-            return Response(status_code=204, headers=_preflight())
+            return Response(status_code=204, headers=CLICKHOUSE_PREFLIGHT)
         if request.method == "HEAD" or (request.method == "GET" and "query" not in request.query_params):
             return Response("Ok.\n", headers=_cors(request))
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
@@ -85,7 +85,7 @@ class ClickHouse:
     def _authenticate(self, request: Request) -> None:
         user, password = _credentials(request)
         same = hmac.compare_digest(password.encode(), self._password.encode())
-        if user != USER or not same:
+        if user != CLICKHOUSE_USER or not same:
             raise EngineError(
                 516,
                 f"Code: 516. DB::Exception: {user}: Authentication failed: password is incorrect, "
@@ -97,15 +97,15 @@ def _credentials(request: Request) -> tuple[str, str]:
     """(user, password) from the X-ClickHouse headers, HTTP Basic or the URL; a missing user is `default`."""
     headers, parameters = request.headers, request.query_params
     if "x-clickhouse-user" in headers or "x-clickhouse-key" in headers:
-        return headers.get("x-clickhouse-user", USER), headers.get("x-clickhouse-key", "")
+        return headers.get("x-clickhouse-user", CLICKHOUSE_USER), headers.get("x-clickhouse-key", "")
     scheme, _, encoded = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         try:
             user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return "", ""
-        return user or USER, password
-    return parameters.get("user") or USER, parameters.get("password", "")
+        return user or CLICKHOUSE_USER, password
+    return parameters.get("user") or CLICKHOUSE_USER, parameters.get("password", "")
 
 
 def _query(request: Request, body: bytes) -> Query:
@@ -143,16 +143,6 @@ def _cors(request: Request) -> Mapping[str, str]:
     """As ClickHouse: other origins may read only where the client asks with add_http_cors_header=1."""
     asked = request.query_params.get("add_http_cors_header") == "1"
     return {"Access-Control-Allow-Origin": "*"} if asked and "origin" in request.headers else {}
-
-
-def _preflight() -> Mapping[str, str]:
-    return {
-        "Access-Control-Allow-Origin": "*",
-        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-        "Access-Control-Allow-Headers": "origin, x-requested-with, x-clickhouse-format, x-clickhouse-user, "
-        "x-clickhouse-key, x-clickhouse-database, authorization, content-type",
-        "Access-Control-Max-Age": "86400",
-    }
 
 
 def create_app(data: Path, password: str) -> Starlette:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from infra.local.kafka_jars import Progress, cache_dir, ensure_jars
 from infra.local.part import LOOPBACK, Part, PartFailed, free_port
+from infra.stores import KAFKA, KAFKA_HEAP
 
 OLDEST_JAVA = 17
-JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+JVM_FLAGS = (f"-Xmx{KAFKA_HEAP}", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 # Java encodes paths as the locale says, and cannot name any but ASCII ones in the C locale.
 LOCALE = {"LC_ALL": "C.UTF-8"}
 LOG4J = """\
@@ -91,34 +92,14 @@ def _format(data: Path, properties: Path) -> None:
 
 
 def _properties(log_dir: Path, port: int, controller_port: int) -> str:
-    """server.properties of a single broker that is its own controller, so everything has one replica."""
+    """server.properties: the settings of infra.stores, on loopback."""
     settings = {
-        "process.roles": "broker,controller",
-        "node.id": "1",
+        **KAFKA,
         "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
-        "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": log_dir,
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": "1",
-        "min.insync.replicas": "1",
-        "offsets.topic.replication.factor": "1",
-        "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "4",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
-        "share.coordinator.state.topic.num.partitions": "4",
-        # Consumers of one machine join together or not at all: waiting for stragglers only slows every start.
-        "group.initial.rebalance.delay.ms": "0",
-        # After a kill -9 the controller refuses the new process until the old one's session has run out.
-        "broker.session.timeout.ms": "3000",
-        "broker.heartbeat.interval.ms": "500",
-        "log.cleaner.dedupe.buffer.size": str(16 << 20),
-        "log.retention.check.interval.ms": "60000",
+        "log.dirs": str(log_dir),
     }
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in settings.items())
 

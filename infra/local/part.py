@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.domain.errors import TrackerError
-from infra.local.probes import probe
+from infra.probes import probe
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
@@ -45,7 +45,7 @@ class Part:
 
     name: str
     command: Sequence[str]
-    probe: str = ""  # the URL that infra.local.probes asks; "": it is ready when it runs
+    probe: str = ""  # the URL that infra.probes asks; "": it is ready when it runs
     address: str = ""  # where its clients reach it, for people
     health: str = ""  # URL of its /readyz where the probe is something else
     note: str = ""  # what people should know, e.g. that the usual port was busy

@@ -1,12 +1,12 @@
 """The whole system as parts: what runs, in which order, and how each process finds the others."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.recovery import make_recovery
 from infra.local.clickhouse import clickhouse
 from infra.local.kafka import kafka
 from infra.local.kafka_jars import Progress
@@ -241,19 +241,7 @@ def _flow(name: str, recovery: Path, part: Part) -> Part:
     """A Bytewax dataflow, run by Bytewax's own command with its snapshots in `recovery`."""
     module = f"flows.{name.replace('-', '_')}"
     command = [sys.executable, "-m", "bytewax.run", module, "-r", str(recovery), "-s", "10", "-b", "0"]
-    return replace(part, command=command, prepare=lambda: _make_recovery(recovery))
-
-
-def _make_recovery(directory: Path) -> None:
-    if directory.is_dir():
-        return
-    from bytewax.recovery import init_db_dir  # noqa: PLC0415 - needed once in the life of a data directory
-
-    draft = directory.with_name(f"{directory.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    init_db_dir(draft, 1)  # the number of partitions is fixed for good
-    draft.rename(directory)
+    return replace(part, command=command, prepare=lambda: make_recovery(recovery))
 
 
 def _database_env(name: str, config: StackConfig, ports: Ports) -> dict[str, str]:

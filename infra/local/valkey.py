@@ -4,6 +4,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from infra.local.part import LOOPBACK, Part, PartFailed
+from infra.stores import REDIS
 
 
 def server_binary() -> Path:
@@ -16,18 +17,11 @@ def server_binary() -> Path:
 
 
 def valkey(data: Path, port: int) -> Part:
-    """A Valkey server on 127.0.0.1:`port`: 256 MB, least recently used keys go first.
-
-    It keeps nothing on disk: each key is the last value of something that Kafka holds, is written again
-    within a second or so, and may be evicted at any time, so every reader copes with an empty server.
-    """
+    """A Valkey server on 127.0.0.1:`port` that keeps nothing on disk; `infra.stores` has its limits."""
     options = {
         "bind": (LOOPBACK, "-::1"),  # the dash: ::1 only where the host has it
         "port": (str(port),),
-        "maxmemory": ("256mb",),
-        "maxmemory-policy": ("allkeys-lru",),
-        "save": ("",),
-        "appendonly": ("no",),
+        **{name: (value,) for name, value in REDIS.items()},
         "dir": (str(data),),
         "daemonize": ("no",),
     }

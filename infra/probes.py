@@ -7,11 +7,14 @@ grpc://h:p           grpc.health.v1: SERVING
 http://h:p/path      status 200
 tcp://h:p            a connection
 "" (no URL)          nothing to ask: it runs
+
+`python -m infra.probes URL` exits 0 when it is up, else 1 with the reason: the health check of our containers.
 """
 
 import http.client
 import json
 import socket
+import sys
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
@@ -120,3 +123,14 @@ _PROBES: dict[str, Callable[[SplitResult], str | None]] = {
     "http": _http,
     "tcp": lambda url: None,
 }
+
+
+def main() -> None:
+    """Entry point."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m infra.probes URL")
+    sys.exit(probe(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import pytest
 
 from infra.health import serve_health
 from infra.local.part import free_port
-from infra.local.probes import probe
+from infra.probes import probe
 
 
 @pytest.fixture
