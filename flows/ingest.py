@@ -32,6 +32,7 @@ HEARTBEAT_EVERY_S = 0.1
 EVERYTHING = "*"
 LISTING_EVERY_S = 3600.0
 STOP_WITHIN_S = 8.0
+MAX_TIME_MS = 1 << 53  # beyond it a time is poison, and no timestamp for Kafka
 
 PAYLOADS = Counter("ingest_payloads", "Objects of the exchange written to Kafka", ["event_type"])
 DELAY = Gauge("ingest_delay_ms", "Receive time minus event time of the newest payload", ["lane"])
@@ -123,7 +124,10 @@ class Ingest:
                 )
                 for lane in self.lanes:
                     lane.pause(paused)
-            if not paused:
+            if paused:
+                for lane in self.lanes:
+                    lane.pause(True)  # connections opened since
+            else:
                 self._heartbeats()
 
     def _heartbeats(self) -> None:
@@ -161,7 +165,7 @@ class Ingest:
             partition,
             payload.data,
             key=payload.symbol,
-            timestamp=max(payload.event_time, 0),
+            timestamp=payload.event_time if 0 < payload.event_time < MAX_TIME_MS else received_ms,
             headers=[("received_ms", str(received_ms).encode()), ("source", b"live")],
         )
         PAYLOADS.labels(payload.event_type).inc()
