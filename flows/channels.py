@@ -12,6 +12,7 @@ ANY_TIME_MS = str(2**63 - 1)
 # A broker refuses records more than an hour ahead by default; recordings and skewed clocks may be.
 RAW_CONFIG = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": ANY_TIME_MS}
 PARTITIONER = "murmur2_random"  # as Java's default does
+LARGEST_DEAD_LETTER = 2 * 1024 * 1024  # bytes: the largest record that Kafka takes (1 MiB), with the headers of a DLQ
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Topic:
     @property
     def dlq(self) -> "Topic":
         """Where poison records of this topic go."""
-        return Topic(f"{self.name}.dlq", 1, {"retention.ms": "-1", **RAW_CONFIG})
+        return Topic(
+            f"{self.name}.dlq", 1, {"retention.ms": "-1", "max.message.bytes": str(LARGEST_DEAD_LETTER), **RAW_CONFIG}
+        )
 
 
 def raw_aggtrade(retention_bytes: int) -> Topic:

@@ -32,6 +32,8 @@ HEARTBEAT_EVERY_S = 0.1
 EVERYTHING = "*"
 LISTING_EVERY_S = 3600.0
 STOP_WITHIN_S = 8.0
+LARGEST_BAD_FRAME = 900_000  # bytes: what Kafka takes with headers
+MAX_TIME_MS = 1 << 53  # beyond it a time is poison, and no timestamp for Kafka
 
 PAYLOADS = Counter("ingest_payloads", "Objects of the exchange written to Kafka", ["event_type"])
 DELAY = Gauge("ingest_delay_ms", "Receive time minus event time of the newest payload", ["lane"])
@@ -123,7 +125,10 @@ class Ingest:
                 )
                 for lane in self.lanes:
                     lane.pause(paused)
-            if not paused:
+            if paused:
+                for lane in self.lanes:
+                    lane.pause(True)  # connections opened since
+            else:
                 self._heartbeats()
 
     def _heartbeats(self) -> None:
@@ -161,7 +166,7 @@ class Ingest:
             partition,
             payload.data,
             key=payload.symbol,
-            timestamp=max(payload.event_time, 0),
+            timestamp=payload.event_time if 0 < payload.event_time < MAX_TIME_MS else received_ms,
             headers=[("received_ms", str(received_ms).encode()), ("source", b"live")],
         )
         PAYLOADS.labels(payload.event_type).inc()
@@ -184,7 +189,7 @@ class Ingest:
         log.warning("bad frame to the DLQ: %s: %r", reason, frame[:200])
         headers = [("source_topic", b"exchange"), ("reason", reason.encode())]
         topic = f"{channels.RAW_AGGTRADE}.dlq"
-        self._kafka.append(topic, 0, frame, key=None, timestamp=_now_ms(), headers=headers)
+        self._kafka.append(topic, 0, frame[:LARGEST_BAD_FRAME], key=None, timestamp=_now_ms(), headers=headers)
 
 
 def _now_ms() -> int:

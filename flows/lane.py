@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from flows.domain.errors import ExchangeError, ExchangeUnreachable, InvalidRecord
 from flows.domain.heartbeat import HeartbeatClock
+from flows.domain.partition import MAX_AHEAD_MS
 from flows.venues.binance.client import MarketSocket, StreamSet, open_socket, pause_before_retry
 from flows.venues.binance.protocol import Answer, Payload, read_frame
 
@@ -44,8 +45,11 @@ class Lane:
         self._socket: MarketSocket | None = None
         self._streams: StreamSet | None = None
         self._newest: StreamSet | None = None
+        self._warned: StreamSet | None = None  # of the socket whose end the exchange has announced
         self._data = asyncio.Event()  # the newest socket has shown data
         self._roll_at_s = 0.0
+        self._opened_s: float | None = None  # when the newest socket was opened, None when its failure is counted
+        self._attempt = 0
 
     @property
     def connected(self) -> bool:
@@ -84,19 +88,23 @@ class Lane:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
-        attempt = 0
         while True:
-            opened_s = time.monotonic()
             try:
                 await self._serve()
             except ExchangeError as error:
-                if time.monotonic() - opened_s > HEALTHY_AFTER_S:
-                    attempt = 0
                 self.reason = str(error)
-                pause_s = pause_before_retry(error, attempt)
-                attempt += 1
+                pause_s = self._pause_s(error)
                 log.warning("%s: %s; connecting again in %.1f s", self.name, error, pause_s)
                 await asyncio.sleep(pause_s)
+
+    def _pause_s(self, error: ExchangeError) -> float:
+        """How long to wait before the next connection; longer each time, until one has lived in health."""
+        now_s = time.monotonic()
+        if self._opened_s is not None and now_s - self._opened_s > HEALTHY_AFTER_S:
+            self._attempt = 0
+        self._opened_s = None
+        self._attempt += 1
+        return pause_before_retry(error, self._attempt - 1)
 
     async def _serve(self) -> None:
         socket, streams = await self._open()
@@ -104,34 +112,58 @@ class Lane:
             while True:
                 self._socket, self._streams, self.reason = socket, streams, None
                 self._wake.clear()
+                if socket.transport.is_closing():
+                    raise ExchangeUnreachable(f"the connection was lost ({socket.close_code or 'no close frame'})")
                 await streams.become(self._wanted)
                 await self._wait(self._roll_at_s - time.monotonic())
-                if not socket.transport.is_closing() and time.monotonic() >= self._roll_at_s:
-                    old, (socket, streams) = socket, await self._open()
-                    await streams.become(self._wanted)
-                    await self._until_data()
-                    log.info("%s: rolled over to a new connection", self.name)
-                    await old.close()
-                elif socket.transport.is_closing():
-                    raise ExchangeUnreachable(f"the connection was lost ({socket.close_code or 'no close frame'})")
+                if time.monotonic() >= self._roll_at_s and not socket.transport.is_closing():
+                    try:
+                        successor = await self._succeed()
+                    except ExchangeError as error:
+                        pause_s = self._pause_s(error)
+                        self._roll_at_s = time.monotonic() + pause_s
+                        log.warning("%s: no new connection yet: %s; again in %.1f s", self.name, error, pause_s)
+                    else:
+                        old, (socket, streams) = socket, successor
+                        log.info("%s: rolled over to a new connection", self.name)
+                        await old.close()
         except OSError as error:
             raise ExchangeUnreachable(f"the connection was lost ({error})") from error
         finally:
             self._socket = None
             await socket.close()
 
+    async def _succeed(self) -> tuple[MarketSocket, StreamSet]:
+        """A second connection with the same streams, which has shown data if there is any. Raises ExchangeError."""
+        socket, streams = await self._open()
+        try:
+            await streams.become(self._wanted)
+            await self._until_data()
+            if socket.transport.is_closing():
+                raise ExchangeUnreachable("the new connection was lost")
+        except BaseException:
+            await socket.close()
+            raise
+        return socket, streams
+
     async def _open(self) -> tuple[MarketSocket, StreamSet]:
         socket = await open_socket(self._ws_url)
         streams = self._newest = StreamSet(socket)
         socket.on_alive = lambda: self.clock.saw_life(time.monotonic())
-        socket.on_lost = self._wake.set
+        socket.on_lost = self._lost
         socket.on_frame = lambda frame: self._take(frame, streams)
         if socket.transport.is_closing():
             raise ExchangeUnreachable("the connection was lost as soon as it was open")
         CONNECTIONS.labels(self.name).inc()
         log.info("%s: connected to %s", self.name, self._ws_url)
-        self._roll_at_s = time.monotonic() + LONGEST_LIFE_S * random.uniform(0.95, 1)  # noqa: S311
+        self._opened_s = time.monotonic()
+        self._roll_at_s = self._opened_s + LONGEST_LIFE_S * random.uniform(0.95, 1)  # noqa: S311
         return socket, streams
+
+    def _lost(self) -> None:
+        """A socket is gone: nobody needs to wait for anything on it."""
+        self._wake.set()
+        self._data.set()
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -155,13 +187,23 @@ class Lane:
                 log.error("%s: the exchange refused %s", self.name, refused)
             return
         now_s = time.monotonic()
+        latest_ms = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
         if streams is self._newest:
             self._data.set()
         for payload in found:
             if payload.event_type == "serverShutdown":
-                log.info("%s: the exchange announces a shutdown", self.name)
-                self._roll_at_s = now_s
-                self._wake.set()
+                self._announced(streams)
                 continue
             self._handle(self, payload)
-            self.clock.saw_event(payload.event_time, now_s)
+            if payload.event_time <= latest_ms:  # others are poison, which moves no watermark
+                self.clock.saw_event(payload.event_time, now_s)
+
+    def _announced(self, streams: StreamSet) -> None:
+        """The exchange is going to end a connection: roll over, soon, but not from one dying server to the next."""
+        if streams is not self._newest or streams is self._warned:
+            return
+        self._warned = streams
+        pause_s = self._pause_s(ExchangeUnreachable("shutdown"))
+        log.info("%s: the exchange announces a shutdown, rolling over in %.1f s", self.name, pause_s)
+        self._roll_at_s = time.monotonic() + pause_s
+        self._wake.set()

@@ -1,6 +1,7 @@
 """Records of the raw topics, decoded from JSON: typed, in chunks, one poison record never spoiling its neighbours."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -16,7 +17,7 @@ class RawTrade(msgspec.Struct, gc=False, rename={
     """A record of `binance.raw.aggtrade`: trade, heartbeat or subscription (`flows.domain.market.LogRecord`)."""
 
     event_type: str
-    event_time: int = NO_TIME
+    event_time: Annotated[int, msgspec.Meta(gt=NO_TIME)] = NO_TIME  # a record can't claim to have no E
     symbol: str | None = None
     agg_id: int | None = None
     price: str | None = None
@@ -41,7 +42,7 @@ def decode_trades(values: Sequence[bytes | None]) -> "list[RawTrade | InvalidRec
     # One call for the chunk, where no record can have reached into its neighbour: each holds no line break, and
     # every line break stands between two objects, which no JSON value allows but the top level.
     boundaries = len(values) - 1
-    if joined.count(b"\n") == boundaries == joined.count(b"}\n{"):
+    if joined.count(b"\n") == boundaries == joined.count(b"}\n{") and _is_utf8(joined):
         try:
             decoded: list[RawTrade | InvalidRecord] = [*_trade.decode_lines(joined)]
         except _UNDECODABLE:
@@ -51,9 +52,22 @@ def decode_trades(values: Sequence[bytes | None]) -> "list[RawTrade | InvalidRec
     return [_decode_one(value) for value in values]
 
 
+def _is_utf8(data: bytes) -> bool:
+    """JSON is UTF-8; msgspec does not look into the names and values of fields that it skips."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decode_one(value: bytes | None) -> RawTrade | InvalidRecord:
     if value is None:
         return InvalidRecord("record without a value")
+    if not _is_utf8(value):
+        return InvalidRecord("bad JSON: not UTF-8")
     try:
         return _trade.decode(value)
     except _UNDECODABLE as error:
@@ -80,6 +94,8 @@ def decode_miniticker(value: bytes | None) -> MiniTicker:
     """A value of `binance.raw.miniticker`. Raises InvalidRecord."""
     if value is None:
         raise InvalidRecord("record without a value")
+    if not _is_utf8(value):
+        raise InvalidRecord("bad JSON: not UTF-8")
     try:
         raw = _miniticker.decode(value)
     except _UNDECODABLE as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from flows.channels import PARTITIONER
+from flows.channels import LARGEST_DEAD_LETTER, PARTITIONER
 from flows.domain.errors import DeliveryFailed
 
 DELIVERY_TIMEOUT_S = 5
@@ -56,6 +56,7 @@ class DeadLetters:
                 "bootstrap.servers": bootstrap_servers,
                 "enable.idempotence": True,
                 "partitioner": PARTITIONER,
+                "message.max.bytes": LARGEST_DEAD_LETTER,
                 "message.timeout.ms": DELIVERY_TIMEOUT_S * 1000,
             }
         )

@@ -11,7 +11,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
 
 from flows import drain
-from flows.channels import PARTITIONER
+from flows.channels import LARGEST_DEAD_LETTER, PARTITIONER
 from flows.domain.errors import DeliveryFailed
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class KafkaSinkPart(StatefulSinkPartition[Record, None]):
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
             "partitioner": PARTITIONER,
+            "message.max.bytes": LARGEST_DEAD_LETTER,
             "compression.type": "lz4",
             "linger.ms": 5,
             "queue.buffering.max.kbytes": 32_768,

@@ -222,6 +222,6 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
 
 def _received_ms(headers: list[tuple[str, bytes]] | None) -> int | None:
     for name, value in headers or ():
-        if name == "received_ms":
-            return int(value) if value and value.isdigit() else None
+        if name == "received_ms":  # at most 15 digits, as a time in ms has
+            return int(value) if value and value.isdigit() and len(value) < 16 else None
     return None

@@ -13,17 +13,20 @@ from flows.domain.errors import DeliveryFailed
 log = logging.getLogger(__name__)
 
 # KEYS: last-value key. ARGV: JSON, channel ("" for none), names of the fields that order the values.
-# Replaces the last value only by a greater one; publishes whatever comes, as revisions of older seconds matter too.
+# Replaces the last value only by a greater one, or where it is none of ours; publishes whatever comes, as revisions of
+# older seconds matter too.
 _PUBLISH = """
 local function newer(new, old)
   for i = 3, #ARGV do
     local field = ARGV[i]
+    if type(old[field]) ~= type(new[field]) then return true end
     if new[field] ~= old[field] then return new[field] > old[field] end
   end
   return false
 end
-local last = redis.call('GET', KEYS[1])
-if not last or newer(cjson.decode(ARGV[1]), cjson.decode(last)) then redis.call('SET', KEYS[1], ARGV[1]) end
+local last = redis.pcall('GET', KEYS[1])
+local ours, old = pcall(cjson.decode, last)
+if not ours or type(old) ~= 'table' or newer(cjson.decode(ARGV[1]), old) then redis.call('SET', KEYS[1], ARGV[1]) end
 if ARGV[2] ~= '' then redis.call('PUBLISH', ARGV[2], ARGV[1]) end
 """
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)

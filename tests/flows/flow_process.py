@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 
@@ -63,13 +63,22 @@ class TopicReader:
 
     def read(self):
         """All messages up to what the topic holds at this moment."""
-        ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._partitions}
-        while any(self._next[partition] < end for partition, end in ends.items()):
+        ends = {p.partition: poll_until(lambda p=p: self._end(p), what=f"{p}") for p in self._partitions}
+        while any(self._next[partition] < end for partition, (end,) in ends.items()):
             for message in self._consumer.consume(10_000, timeout=0.05):
                 if message.error() is None:
                     self._next[message.partition()] = message.offset() + 1
                     self.messages.append(message)
         return self.messages
+
+    def _end(self, partition):
+        """(The offset after the last record,), or None while a new partition has no leader yet."""
+        try:
+            return (self._consumer.get_watermark_offsets(partition, timeout=10)[1],)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+            return None
 
     def close(self):
         self._consumer.close()

@@ -150,3 +150,22 @@ def test_a_snapshot_of_another_log_is_refused_by_name(run):
     with run.flow() as process:
         assert process.wait(60) == 1
     assert f"the snapshot is of topic {run.topic}" in run.log.read_text()
+
+
+def test_no_record_can_stop_the_flow(run):
+    """The largest record that Kafka takes, and headers that are no times, go to the DLQ as any poison does."""
+    nasty = [
+        (b"x" * 999_850, [("received_ms", b"1723161600000")]),
+        (b"not JSON", [("received_ms", b"9" * 5000)]),
+        (b"not JSON", [("received_ms", b"9" * 30)]),
+        (b"not JSON", [("received_ms", None), ("received_ms", b"\xff")]),
+        (b"", [("received_ms", "٣".encode())]),
+        (None, []),
+    ]
+    produce(run.kafka, run.topic, [(b"k", value, 0, headers) for value, headers in nasty])
+    with run.flow() as process:
+        dlq = TopicReader(run.kafka, f"{run.topic}.dlq")
+        poll_until(lambda: len(dlq.read()) >= len(nasty) or process.poll() is not None, what="DLQ")
+        dlq.close()
+        assert process.poll() is None, run.log.read_text()[-2000:]
+    assert [m.value() or b"" for m in dlq.messages] == [value or b"" for value, _ in nasty]

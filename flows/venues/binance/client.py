@@ -1,16 +1,18 @@
 """Connections to Binance (or the simulated exchange): one WebSocket, and the few REST calls ingest needs."""
 
 import asyncio
+import ipaddress
 import logging
 import random
 import select
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
@@ -25,6 +27,7 @@ OPEN_WITHIN_S = 10.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 30.0
 BLOCKED_PAUSE_S = 300.0
+SHORTEST_LIMIT_S = 1.0
 
 
 def pause_before_retry(error: ExchangeError, attempt: int) -> float:
@@ -34,10 +37,11 @@ def pause_before_retry(error: ExchangeError, attempt: int) -> float:
     asked about every few minutes, a rate limit when the exchange said.
     """
     if isinstance(error, RateLimited):
-        return error.retry_after_s
+        return max(SHORTEST_LIMIT_S, error.retry_after_s)
     if isinstance(error, ExchangeBlocked):
         return BLOCKED_PAUSE_S
-    return max(0.1, random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)))  # noqa: S311
+    longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 30))
+    return max(0.1, random.uniform(0, longest_s))  # noqa: S311
 
 
 def _refused(status: int, headers: Any, what: str) -> ExchangeError:
@@ -52,8 +56,17 @@ def _refused(status: int, headers: Any, what: str) -> ExchangeError:
     return ExchangeUnreachable(f"{what}: HTTP {status}")
 
 
+def _is_near(url: str) -> bool:
+    """Whether an exchange is on this machine, where the environment's proxies do not lead."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class MarketSocket(ClientConnection):
-    """A connection whose text frames go to `on_frame` in the moment they are read: there is no queue to overtake."""
+    """A connection whose messages go to `on_frame` in the moment they are read: there is no queue to overtake."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +74,7 @@ class MarketSocket(ClientConnection):
         self.on_frame: Callable[[bytes], None] = lambda _frame: None
         self.on_alive: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
+        self._fragments: list[bytes] = []
 
     def process_event(self, event: Any) -> None:
         """Called by the connection for the handshake's response and then for each frame."""
@@ -69,12 +83,13 @@ class MarketSocket(ClientConnection):
             return
         assert isinstance(event, Frame)
         self.on_alive()
-        if event.opcode is Opcode.TEXT and event.fin:
-            self.on_frame(bytes(event.data))
-        elif event.opcode in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
-            log.warning("%s: the exchange sent a fragmented or binary frame, which its protocol does not have", self.id)
-        else:
+        if event.opcode not in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
             super().process_event(event)
+            return
+        self._fragments.append(bytes(event.data))  # proxies may cut a message; a binary one is a bad frame
+        if event.fin:
+            message, self._fragments = b"".join(self._fragments), []
+            self.on_frame(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called once, whoever ended the connection."""
@@ -104,6 +119,7 @@ async def open_socket(ws_url: str) -> MarketSocket:
             ping_timeout=PONG_WITHIN_S,
             open_timeout=OPEN_WITHIN_S,
             close_timeout=2,
+            proxy=None if _is_near(url) else True,
             max_size=16 * 2**20,
         )
     except InvalidStatus as error:
@@ -126,7 +142,7 @@ class StreamSet:
         self._sent: set[str] = set()
 
     async def become(self, wanted: Iterable[str]) -> None:
-        """Send what is needed; `active` follows when the exchange has answered."""
+        """Send what is needed; `active` follows when the exchange has answered. Raises ExchangeError."""
         wanted = set(wanted)
         if len(wanted) > protocol.MAX_STREAMS:
             raise ExchangeError(f"{len(wanted)} streams on one connection, the exchange allows {protocol.MAX_STREAMS}")
@@ -141,7 +157,10 @@ class StreamSet:
         number, self._next_id = self._next_id, self._next_id + 1
         self._asked[number] = method, streams
         self._sent = self._sent | set(streams) if method == "SUBSCRIBE" else self._sent - set(streams)
-        await self._socket.send(protocol.control(method, streams, number))
+        try:
+            await self._socket.send(protocol.control(method, streams, number))
+        except ConnectionClosed as error:
+            raise ExchangeUnreachable(f"the connection was lost ({error})") from error
 
     def answered(self, answer: protocol.Answer) -> str | None:
         """Take an answer in; gives the error where the exchange refused."""
@@ -157,7 +176,7 @@ async def trading_symbols(rest_url: str) -> set[str]:
     """The symbols with status TRADING, uppercase. Raises ExchangeError."""
     url = f"{rest_url.rstrip('/')}/api/v3/exchangeInfo"
     try:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=20, trust_env=not _is_near(url)) as client:
             answer = await client.get(url)
         if answer.status_code != 200:
             raise _refused(answer.status_code, answer.headers, url)

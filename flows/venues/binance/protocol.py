@@ -32,7 +32,7 @@ class _Event(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     id: int | None = None
-    result: Any = None
+    result: Any = msgspec.UNSET
     code: int | None = None
     msg: str | None = None
     error: dict[str, Any] | None = None
@@ -90,6 +90,8 @@ def _payload(data: bytes) -> Payload:
 
 def _read_answer(frame: bytes) -> Answer:
     answer = _answer.decode(frame)
+    if answer.result is msgspec.UNSET and answer.code is None and answer.error is None:
+        raise InvalidRecord("not a frame of the exchange: neither a payload nor an answer")
     problem = answer.error or ({"code": answer.code, "msg": answer.msg} if answer.code is not None else None)
     return Answer(answer.id, None if problem is None else f"{problem.get('msg')} (code {problem.get('code')})")
 

@@ -46,7 +46,7 @@ def _position(history: History, pair: Pair) -> Position | None:
     if last is None:
         return None
     traded = next((t for t in history.symbol(pair.symbol).newest_first() if t.trade_count), last)
-    return Position(last.agg_id, traded.last_id, last.price or pair.price, last.trade_ms)
+    return Position(last.agg_id, traded.last_id, traded.price or pair.price, last.trade_ms)
 
 
 class Exchange:
@@ -70,7 +70,7 @@ class Exchange:
             raise
         self.hub = Hub()
         self.faults = Faults(config.seed)
-        prices = {pair.symbol: pair.price for pair in listed}
+        prices = {pair.symbol: known[pair.symbol].price if pair.symbol in known else pair.price for pair in listed}
         self.tickers = Tickers(config.data_dir / "minutes.jsonl", prices, self.history, now_ms)
         self.engine = Engine(source, self.faults, self.history, self.tickers, self.hub, self.clock)
         self.sessions = Sessions(self.hub, ConnectionAttempts(config.connection_attempts), config.keep_alive)

@@ -40,7 +40,8 @@ def test_answers_to_control_messages(frame, answer):
 
 @pytest.mark.parametrize("frame", [
     b"", b"x", b"{", b"nul", b'{"stream":"x"}', b'{"stream":"x","data":1}', b'{"e":"aggTrade"}', b'{"e":"aggTrade","E":"1"}',
-    b'[{"e":"x"}]', b"[1]", b'{"stream":"x","data":{"e":"x","E":1,"s":"\xff"}}',
+    b"{}", b'{"data":{"e":"aggTrade","E":1,"s":"X"},"stream":"x"}', b'{"id":1}', b'[{"e":"x"}]', b"[1]",
+    b'{"stream":"x","data":{"e":"x","E":1,"s":"\xff"}}',
 ])  # fmt: skip
 def test_what_is_no_frame_is_named(frame):
     with pytest.raises(InvalidRecord, match="not a frame"):

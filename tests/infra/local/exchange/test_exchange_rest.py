@@ -1,9 +1,13 @@
 """REST answers, from one history."""
 
+import time
 from collections import defaultdict
 from decimal import Decimal
 
 import pytest
+
+from infra.local.exchange.history import History
+from infra.local.exchange.trade import Trade
 
 
 async def traded(client, symbol: str = "BTCUSDT", count: int = 300) -> None:
@@ -182,3 +186,13 @@ async def test_health_and_control(start):
     assert state["rate"] == 5000
     assert state["trades"] > 300
     assert state["last_ids"]["BTCUSDT"] > 0
+
+
+async def test_after_days_off_a_price_is_that_of_the_last_trade(start, tmp_path):
+    long_ago = time.time_ns() // 1_000_000 - 3 * 86_400_000
+    with History(tmp_path / "exchange") as history:
+        history.append([Trade("SANDUSDT", long_ago, 7, 12_340_000, 100_000_000, 9, 1, long_ago, True)])
+    client = await start(rate=10.0)  # the least popular of 50: nobody trades it for a while
+    price = (await client.get("ticker/price", symbol="SANDUSDT")).json()["price"]
+    last = (await client.get("aggTrades", symbol="SANDUSDT", limit=1)).json()[0]
+    assert last["a"] > 7 or price == "0.12340000"
