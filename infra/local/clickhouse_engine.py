@@ -10,18 +10,11 @@ from typing import Any
 import chdb
 
 from flows.domain.errors import TrackerError
+from infra.local.clickhouse_guard import TOKEN, forbidden
 from infra.stores import CLICKHOUSE_MEMORY_BYTES
 
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
-# Enough of ClickHouse's lexer to find a statement's words outside of strings, quoted names and comments.
-_TOKEN = re.compile(
-    rb"""(?P<skip> \s+ | --[^\n]* | \#[^\n]* | /\*.*?\*/ )
-       | (?P<quoted> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*` )
-       | (?P<word> [A-Za-z_][A-Za-z0-9_]* )
-       | (?P<other> . )""",
-    re.VERBOSE | re.DOTALL,
-)
 _FORMAT_AT_END = re.compile(rb"\bFORMAT\s+([A-Za-z][A-Za-z0-9]*)(?:\s+SETTINGS\s[^;]*)?\s*;?\s*\Z", re.IGNORECASE)
 
 
@@ -78,7 +71,7 @@ def split_insert(text: bytes) -> tuple[bytes, str, bytes] | None:
     `INSERT … VALUES`, `INSERT … SELECT` and every other statement are None: the engine reads those whole.
     """
     depth, words = 0, 0
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         if token["other"]:
             depth += {b"(": 1, b")": -1}.get(token["other"], 0)
         if not token["word"] or depth:
@@ -111,10 +104,14 @@ class Engine:
 
     def run(self, query: Query) -> Answer:
         """Execute one statement. Raises EngineError with ClickHouse's code."""
+        insert = split_insert(query.text)
+        if word := forbidden(insert[0] if insert else query.text):
+            raise EngineError(
+                497, f"Code: 497. DB::Exception: {word} is not for clients of this server. (ACCESS_DENIED)"
+            )
         connection = chdb.connect(self._target)
         try:
             _configure(connection, query)
-            insert = split_insert(query.text)
             return _insert(connection, *insert) if insert else _execute(connection, query)
         except RuntimeError as error:  # ChdbError is one
             raise _engine_error(error) from error

@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from infra.local.clickhouse_engine import Answer, Engine, EngineError, Query
+from infra.local.clickhouse_guard import is_foreign
 from infra.local.clickhouse_http import CONTENT_TYPES, compress, decompress, status_of
 from infra.stores import CLICKHOUSE_PREFLIGHT, CLICKHOUSE_USER
 
@@ -67,6 +68,8 @@ class ClickHouse:
 
     async def handle(self, request: Request) -> Response:
         """`/`: a query, from `?query=`, the body, or the former before the latter."""
+        if is_foreign(request.headers.get("origin"), request.headers.get("host")):
+            return Response("Pages of other machines have no access.\n", 403)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=CLICKHOUSE_PREFLIGHT)
         if request.method == "HEAD" or (request.method == "GET" and "query" not in request.query_params):
