@@ -3,7 +3,7 @@
 Messages are serialised already, as in the service; what differs is how they get into the connection.
 """
 
-import asyncio
+import contextlib
 import sys
 from typing import Any
 
@@ -21,8 +21,6 @@ class NoLeases:
     """The benchmark asks for whatever is in the log, which subscribes nothing."""
 
     def held(self, symbols: Any) -> Any:
-        import contextlib  # noqa: PLC0415
-
         return contextlib.nullcontext()
 
 

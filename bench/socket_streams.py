@@ -23,7 +23,7 @@ from flows.partitioning import partition_of
 from infra.local.part import LOOPBACK, Part, free_port, spawn, stop, wait_ready
 
 SYMBOLS = [f"COIN{n}USDT" for n in range(50)]
-REPLAYED = 200_000
+REPLAYED = 500_000
 LIVE = 100_000  # to each of 20 clients
 PEER_LIVE = 5_000
 

@@ -9,7 +9,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from api.socket.errors import FellBehind
 from api.socket.records import Block, block_of
 
-_READERS = 4  # at a time; a client that does not read holds none
+_AT_A_TIME = 4  # a client that does not read holds none
+_READERS = 16  # a replay goes through all partitions of a topic at once
 _BLOCK = 1000
 _WAIT_S = 1.0
 
@@ -18,9 +19,13 @@ class History:
     """A few consumers shared by all clients that are behind; each goes on where it read last, if it can."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
-        self._config = {**config, "queued.max.messages.kbytes": 4096}
+        self._config = {
+            **config,
+            "queued.max.messages.kbytes": 4096,
+            "fetch.queue.backoff.ms": 2,  # a full queue is looked at again after a second by default
+        }
         self._topic = topic
-        self._slots = asyncio.Semaphore(_READERS)
+        self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._idle: list[_Reader] = []
 
     async def read(self, partition: int, offset: int) -> Block | None:

@@ -66,7 +66,7 @@ class Tail:
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._ahead = threading.Semaphore(_AHEAD)
-        self._consumer = Consumer({**config, "queued.max.messages.kbytes": 16_384})
+        self._consumer = Consumer({**config, "queued.max.messages.kbytes": 16_384, "fetch.queue.backoff.ms": 10})
         self._consumer.assign([TopicPartition(topic, partition, end) for partition, end in ends.items()])
         self._thread = threading.Thread(target=self._read, name=f"tail of {topic}", daemon=True)
         self._thread.start()
