@@ -39,8 +39,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 PREFERS = {
     "ingest": ("exchange",),
     "aggregator": ("exchange",),
-    "socket": ("aggregator",),
-    "dashboard": ("kafka-clickhouse",),
     "profile": ("aggregator",),
 }
 ALIASES = {
