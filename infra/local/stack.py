@@ -13,7 +13,7 @@ from infra.local.kafka_jars import Progress
 from infra.local.part import LOOPBACK, Part, PartFailed
 from infra.local.postgres import Database, postgres
 from infra.local.secret import kept_secret
-from infra.local.settle import Ports
+from infra.local.settle import STORE_PORTS, Ports
 from infra.local.valkey import valkey
 from infra.settings import Settings, join_address, split_address
 
@@ -74,6 +74,12 @@ class StackConfig:
     home: Path
     only: tuple[str, ...] = ()
     recordings: tuple[Path, ...] = ()
+
+
+def reachable_at(settings: Settings) -> str:
+    """Where services that listen on BIND_HOST are asked."""
+    on_loopback = {"0.0.0.0": LOOPBACK, "localhost": LOOPBACK, "::": "::1"}  # noqa: S104 - asked, not bound
+    return on_loopback.get(settings.host, settings.host)
 
 
 def home_of(settings: Settings, recordings: Iterable[Path] = ()) -> Path:
@@ -156,9 +162,10 @@ def base_env(config: StackConfig, ports: Ports) -> dict[str, str]:
     outside = external(settings)
     for name, variable in addresses.items():
         if name in ports.main and name not in outside:
-            env[variable] = f"{LOOPBACK}:{ports.main[name]}"
+            host = LOOPBACK if name in STORE_PORTS else reachable_at(settings)
+            env[variable] = join_address(host, ports.main[name])
     if "ingest" in ports.health:
-        env["INGEST_ADDR"] = f"{LOOPBACK}:{ports.health['ingest']}"
+        env["INGEST_ADDR"] = join_address(reachable_at(settings), ports.health["ingest"])
     if "exchange" in ports.main:
         address = f"{LOOPBACK}:{ports.main['exchange']}"
         env |= {"EXCHANGE_WS_URL": f"ws://{address}", "EXCHANGE_REST_URL": f"http://{address}"}
@@ -200,9 +207,10 @@ def _databases(config: StackConfig, ports: Ports) -> dict[str, Database]:
 def _service(name: str, config: StackConfig, ports: Ports) -> Part:
     """A process of ours: `name` with its command, its environment and the URL that says whether it is ready."""
     main, health = ports.main.get(name), ports.health.get(name)
-    address = f"{LOOPBACK}:{main or health}"
+    host = LOOPBACK if name == "exchange" else reachable_at(config.settings)
+    address = join_address(host, main or health or 0)
     env = {"HEALTH_PORT": str(health)} if health else {}
-    readyz = f"http://{LOOPBACK}:{health or main}/readyz"
+    readyz = f"http://{join_address(host, health or main or 0)}/readyz"
     match name:
         case "exchange":
             return _exchange(config, address)

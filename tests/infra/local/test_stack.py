@@ -108,3 +108,17 @@ def test_recovery_is_made_once(tmp_path: Path) -> None:
     assert made
     flow.prepare()
     assert {file: file.stat().st_mtime_ns for file in recovery.iterdir()} == made
+
+
+@pytest.mark.parametrize(
+    ("bind_host", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.7", "127.0.0.7")],
+)
+def test_services_are_asked_where_they_listen(bind_host, asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("BIND_HOST", bind_host)
+    config = StackConfig(Settings(data_dir=tmp_path), tmp_path)
+    ports = Ports({"aggregator": 18088, "redis": 16379, "exchange": 19443}, {"ingest": 18101})
+    env = base_env(config, ports)
+    assert env["AGGREGATOR_ADDR"] == f"{asked}:18088"
+    assert env["INGEST_ADDR"] == f"{asked}:18101"
+    assert (env["REDIS_ADDR"], env["EXCHANGE_REST_URL"]) == ("127.0.0.1:16379", "http://127.0.0.1:19443")
