@@ -69,8 +69,8 @@ def _show(home: Path, state: StackState, vitals: StackVitals) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("part", "state", "address", "pid", "uptime", "restarts", "lag", "last event", ""):
-        table.add_column(heading, justify="right" if heading in {"pid", "restarts", "lag"} else "left")
+    for heading in ("part", "state", "address", "pid", "uptime", "memory", "restarts", "lag", "last event", ""):
+        table.add_column(heading, justify="right" if heading in {"pid", "memory", "restarts", "lag"} else "left")
     for part in vitals.parts:
         table.add_row(
             part.name,
@@ -78,6 +78,7 @@ def _show(home: Path, state: StackState, vitals: StackVitals) -> None:
             part.address,
             str(part.pid or ""),
             _age(part.uptime_s),
+            "" if part.memory_mb is None else f"{part.memory_mb:.0f} MB",
             str(part.restarts or ""),
             "" if part.lag is None else str(part.lag),
             "" if part.last_event_age_s is None else f"{part.last_event_age_s:.1f} s ago",

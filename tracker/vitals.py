@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
+import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
@@ -26,7 +27,10 @@ GROUPS = {
 
 @dataclass
 class PartVitals:
-    """One part. `lag` is in records not yet committed; `hint` says what to do when the part is not well."""
+    """One part. `lag` is in records not yet committed, `memory_mb` the process's resident memory.
+
+    `hint` says what to do when the part is not well.
+    """
 
     name: str
     up: bool
@@ -39,6 +43,7 @@ class PartVitals:
     hint: str = ""
     lag: int | None = None
     last_event_age_s: float | None = None
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,16 @@ def _examine_part(part: PartState) -> PartVitals:
         restarts=part.restarts,
         note=part.note,
         detail=detail,
+        memory_mb=_memory_mb(process),
         hint="" if up else advice.for_down(part, process.pid if process else None, detail),
     )
+
+
+def _memory_mb(process: psutil.Process | None) -> float | None:
+    try:
+        return process.memory_info().rss / 1e6 if process else None
+    except psutil.Error:  # gone meanwhile, or another user's where that is not shown
+        return None
 
 
 def _unwell(part: PartState) -> str | None:
