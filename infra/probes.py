@@ -54,7 +54,7 @@ def _kafka(url: SplitResult) -> str | None:
         admin = AdminClient({"bootstrap.servers": url.netloc, "log_level": 0})
         metadata = admin.list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:
-        return str(error)
+        return str(error.args[0].str())
     return None if metadata.brokers else "no broker has joined the cluster"
 
 

@@ -1,6 +1,7 @@
 """What to do about a part that is not well: one sentence, with the command to go on with."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.local.stack import NEEDS
@@ -32,6 +33,11 @@ def for_down(part: PartState, pid: int | None, detail: str) -> str:
     if pid is None:
         return f"{detail}; see {log}, then start the stack again"
     return f"{detail}; see {log}; if it hangs, `kill -9 {pid}` has it started anew"
+
+
+def for_consequence(detail: str, causes: Sequence[str]) -> str:
+    """Advice for a part that would do its work if the parts it needs, `causes`, did theirs."""
+    return f"{detail}; it needs {' and '.join(causes)}: mend that first"
 
 
 def for_silence(name: str, age_s: float | None) -> str:

@@ -12,13 +12,21 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from flows.domain.errors import TrackerError
-from infra.local.state import STATE_FILE, StackState
+from infra.local.state import RECORDING, STATE_FILE, StackState
 from infra.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
 DataDir = Annotated[Path | None, typer.Option(help="Where state lives (DATA_DIR; default .data).")]
 Exchange = Annotated[str | None, typer.Option(help="simulated or binance (EXCHANGE).", metavar="simulated|binance")]
+Kept = Annotated[
+    str | None,
+    typer.Option(
+        "--exchange",
+        help="Whose data: simulated, binance or recording (EXCHANGE).",
+        metavar="simulated|binance|recording",
+    ),
+]
 
 
 def fail(message: str) -> NoReturn:
@@ -58,9 +66,20 @@ def _problem(location: tuple[int | str, ...], message: str) -> str:
     return ": ".join([*(str(name).upper() for name in location), message.removeprefix("Value error, ")])
 
 
+def load_home(exchange: str | None, data_dir: Path | None) -> tuple[Settings, Path]:
+    """The settings, and the data directory of the exchange they name; `exchange` may be "recording" as well."""
+    settings = load_settings(exchange=None if exchange == RECORDING else exchange, data_dir=data_dir)
+    return settings, settings.data_dir.absolute() / (RECORDING if exchange == RECORDING else settings.exchange)
+
+
+def homes(settings: Settings) -> list[tuple[Path, StackState]]:
+    """The data directories under DATA_DIR in which a stack ran, the last one's first, with what it said last."""
+    root = settings.data_dir.absolute()
+    files = sorted(root.glob(f"*/{STATE_FILE}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [(file.parent, state) for file in files if (state := StackState.read(file.parent))]
+
+
 def running_homes(settings: Settings) -> list[tuple[Path, StackState]]:
     """The data directories under DATA_DIR whose stack runs, the asked exchange's first."""
-    root = settings.data_dir.absolute()
-    homes = sorted(file.parent for file in root.glob(f"*/{STATE_FILE}"))
-    states = [(home, state) for home in homes if (state := StackState.read(home)) and state.is_running()]
+    states = [(home, state) for home, state in homes(settings) if state.is_running()]
     return sorted(states, key=lambda found: found[0].name != settings.exchange)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
+import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
+from infra.local.stack import NEEDS, PREFERS
 from infra.local.state import PartState, StackState, find_process
 from infra.probes import http_get, probe
 from tracker import advice
@@ -25,7 +27,10 @@ GROUPS = {
 
 @dataclass
 class PartVitals:
-    """One part. `lag` is in records not yet committed; `hint` says what to do when the part is not well."""
+    """One part. `lag` is in records not yet committed, `memory_mb` the process's resident memory.
+
+    `hint` says what to do when the part is not well.
+    """
 
     name: str
     up: bool
@@ -38,6 +43,7 @@ class PartVitals:
     hint: str = ""
     lag: int | None = None
     last_event_age_s: float | None = None
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def examine(state: StackState) -> StackVitals:
         streams = threads.submit(_json_of, state, "ingest", "/streams")
         parts = list(threads.map(_examine_part, state.parts))
     rows = {part.name: part for part in parts}
+    _add_causes(rows)
     if "kafka" in rows and rows["kafka"].up:
         _add_progress(rows["kafka"].address, rows)
     if "ingest" in rows and streams.result():
@@ -68,7 +75,7 @@ def _examine_part(part: PartState) -> PartVitals:
     process = find_process(part.pid, part.created_s)
     ours = part.state != "up" or part.created_s is not None  # an external server has no process of ours
     detail = f"the supervisor says: {part.state} {part.note}".strip() if ours and process is None else ""
-    detail = detail or probe(part.probe) or (probe(part.health) if part.health else None) or ""
+    detail = detail or _unwell(part) or ""
     up = not detail
     return PartVitals(
         name=part.name,
@@ -79,8 +86,34 @@ def _examine_part(part: PartState) -> PartVitals:
         restarts=part.restarts,
         note=part.note,
         detail=detail,
+        memory_mb=_memory_mb(process),
         hint="" if up else advice.for_down(part, process.pid if process else None, detail),
     )
+
+
+def _memory_mb(process: psutil.Process | None) -> float | None:
+    try:
+        return process.memory_info().rss / 1e6 if process else None
+    except psutil.Error:  # gone meanwhile, or another user's where that is not shown
+        return None
+
+
+def _unwell(part: PartState) -> str | None:
+    """Why a part does not do its work, in the words of its /readyz where it has one: gRPC's health has no reason."""
+    said = probe(part.probe)
+    return (probe(part.health) if part.health else None) or said
+
+
+def _add_causes(rows: dict[str, PartVitals]) -> None:
+    """A part that answers, and says that it can't work, is to be mended by what it needs, where that is down."""
+    for row in rows.values():
+        causes = [
+            name
+            for name in (*NEEDS.get(row.name, ()), *PREFERS.get(row.name, ()))
+            if name in rows and not rows[name].up
+        ]
+        if causes and not row.up and row.pid is not None:
+            row.hint = advice.for_consequence(row.detail, causes)
 
 
 def _json_of(state: StackState, name: str, path: str) -> Any:
@@ -110,7 +143,7 @@ def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
             rows[name].hint = rows[name].hint or advice.for_lag(name, rows[name].lag)
             rows[name].last_event_age_s = _age_s(_newest_ms(consumer, _partitions(consumer, output)))
         except KafkaException as error:
-            rows[name].note = f"lag unknown: {error}"
+            rows[name].note = f"lag unknown: {error.args[0].str()}"
         finally:
             consumer.close()
 

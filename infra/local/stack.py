@@ -14,6 +14,7 @@ from infra.local.part import LOOPBACK, Part, PartFailed
 from infra.local.postgres import Database, postgres
 from infra.local.secret import kept_secret
 from infra.local.settle import STORE_PORTS, Ports
+from infra.local.state import RECORDING
 from infra.local.valkey import valkey
 from infra.settings import Settings, join_address, split_address
 
@@ -84,7 +85,7 @@ def reachable_at(settings: Settings) -> str:
 
 def home_of(settings: Settings, recordings: Iterable[Path] = ()) -> Path:
     """DATA_DIR/<exchange>: simulated, live and recorded data never mix."""
-    return settings.data_dir.absolute() / ("recording" if list(recordings) else settings.exchange)
+    return settings.data_dir.absolute() / (RECORDING if list(recordings) else settings.exchange)
 
 
 def part_name(name: str) -> str:

@@ -15,6 +15,7 @@ from flows.domain.errors import TrackerError
 
 STATE_FILE = "stack.json"
 LOCK_FILE = "stack.lock"
+RECORDING = "recording"  # the data directory of `tracker up --recording`, beside those of the exchanges
 
 
 class AlreadyRunning(TrackerError):

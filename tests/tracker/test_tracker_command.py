@@ -252,13 +252,53 @@ def test_status_without_a_stack(tracker: Tracker) -> None:
     assert json.loads(tracker("status", "--json").stdout)["running"] is False
 
 
+def test_status_tells_why_the_last_stack_ended(tracker: Tracker) -> None:
+    (tracker.home).mkdir(parents=True)
+    (tracker.home / "redis").write_text("no directory")
+    assert tracker("up", "--only", "redis").returncode == 1
+    result = tracker("status")
+    assert result.returncode == 1
+    assert f"the last one, in {tracker.home}, ended because redis could not be prepared" in result.stderr
+    assert "no stack is running" in tracker("status", "--exchange", "recording").stderr
+    assert "ended because" not in tracker("status", "--exchange", "recording").stderr
+
+
 def test_logs(tracker: Tracker) -> None:
-    tracker.up("--only", "redis")
+    nothing = tracker("logs")
+    assert (nothing.returncode, "there are no logs in" in nothing.stderr) == (1, True)
+    tracker.up("--only", "redis,exchange")
     assert "Ready to accept connections" in tracker("logs", "redis").stdout
     assert len(tracker("logs", "redis", "-n", "1").stdout.splitlines()) == 1
     unknown = tracker("logs", "rediss")
     assert unknown.returncode == 1
     assert "there is no part 'rediss'" in unknown.stderr
+    missing = tracker("logs", "redis", "kafka")
+    assert missing.returncode == 1
+    assert "kafka has no log in" in missing.stderr
+    other = tracker("logs", "redis", "--exchange", "binance")  # not that of the stack that runs
+    assert other.returncode == 1
+    assert str(tracker.home.with_name("binance")) in other.stderr
+
+
+def test_logs_of_all_parts_name_the_part_before_each_line(tracker: Tracker) -> None:
+    tracker.up("--only", "redis,exchange")
+    for name in ("redis", "exchange"):
+        with (tracker.home / "logs" / f"{name}.log").open("a") as file:
+            file.write(f"a word of {name}\n")
+    shown = tracker("logs", "-n", "1").stdout.splitlines()
+    assert shown == ["redis            | a word of redis", "exchange         | a word of exchange"]
+    assert tracker("logs", "valkey", "exchange", "-n", "1").stdout.splitlines()[0] == "redis    | a word of redis"
+
+
+def test_logs_of_the_stack_that_ran_last(tracker: Tracker) -> None:
+    recording = tracker.directory / "none.jsonl"
+    recording.write_text("")
+    process, _ = tracker.up("--only", "redis", "--recording", str(recording))
+    process.terminate()
+    process.wait(15)
+    assert "Ready to accept connections" in tracker("logs", "redis").stdout
+    assert "Ready to accept connections" in tracker("logs", "redis", "--exchange", "recording").stdout
+    assert tracker("logs", "redis", "--exchange", "simulated").returncode == 1
 
 
 def test_following_a_log(tracker: Tracker) -> None:
@@ -272,17 +312,67 @@ def test_following_a_log(tracker: Tracker) -> None:
         with log.open("a") as file:
             file.write("something new\n")
         assert follower.stdout.readline() == "something new\n"
+        log.rename(log.with_suffix(".log.1"))  # as the next start of the stack does, before the part writes again
+        log.write_text("of the next run, and longer than all that there was before\n" * 100)
+        assert follower.stdout.readline() == "of the next run, and longer than all that there was before\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 0
+
+
+def test_following_all_logs(tracker: Tracker) -> None:
+    tracker.up("--only", "redis,exchange")
+    with subprocess.Popen(
+        [*TRACKER, "logs", "-f", "-n", "1"], stdout=subprocess.PIPE, text=True, env=tracker.env
+    ) as follower:
+        assert follower.stdout
+        assert follower.stdout.readline().startswith("redis            | ")
+        log = tracker.home / "logs" / "ingest.log"  # a part that is first started later
+        log.write_text("half a ")
+        with log.open("a") as file:
+            file.write("line\n")
+        seen = iter(follower.stdout.readline, "")
+        assert next(line for line in seen if line.startswith("ingest")) == "ingest           | half a line\n"
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 0
 
 
 def test_reset_asks_first(tracker: Tracker) -> None:
     process, _ = tracker.up("--only", "redis")
+    refused = tracker("reset", "--yes")
+    assert refused.returncode == 1
+    assert f"stop it first (Ctrl-C, or `kill {process.pid}`)" in refused.stderr
+    assert tracker.home.exists()
     process.terminate()
     process.wait(15)
     assert tracker("reset").returncode == 1  # nobody says yes
     assert tracker.home.exists()
     assert tracker("reset", "--yes").returncode == 0
+    assert not tracker.home.exists()
+    assert "nothing to delete" in tracker("reset", "--yes").stdout
+
+
+def test_reset_of_a_recordings_data(tracker: Tracker) -> None:
+    recording = tracker.directory / "none.jsonl"
+    recording.write_text("")
+    for words in ([], ["--recording", str(recording)]):
+        process, _ = tracker.up("--only", "redis", *words)
+        process.terminate()
+        process.wait(15)
+    played = tracker.home.with_name("recording")
+    assert f"kept {played}; `tracker reset --exchange recording` deletes it" in tracker("reset", "-y").stdout
+    assert (tracker.home.exists(), played.exists()) == (False, True)
+    assert tracker("reset", "--exchange", "recording", "--yes").stdout == f"deleted {played}\n"
+    assert not played.exists()
+
+
+def test_reset_after_a_supervisor_was_killed(tracker: Tracker) -> None:
+    process, _ = tracker.up("--only", "redis,exchange")
+    children = processes_of(tracker.home)
+    children[0].suspend()  # so that the kernel's signal does not end it
+    process.kill()
+    process.wait(15)
+    assert tracker("reset", "--yes").returncode == 0
+    assert not any(is_alive(child) for child in children)
     assert not tracker.home.exists()
 
 

@@ -81,6 +81,21 @@ def test_a_row_of_a_process_that_is_gone_is_down() -> None:
     assert "tracker logs redis" in found.hint
 
 
+def test_a_part_is_down_for_the_reason_its_readyz_gives_and_what_it_needs_is_named() -> None:
+    server = serve_health("127.0.0.1", 0, lambda: "Kafka is away", {})
+    try:
+        url = f"http://127.0.0.1:{server.port}"
+        kafka = PartState("kafka", "up", "h:1", "tcp://127.0.0.1:1", pid=1, created_s=1.0)
+        me = StackState.of_this_process("simulated", 0)
+        socket = PartState("socket", "up", "", f"{url}/nowhere", f"{url}/readyz", pid=me.pid, created_s=me.created_s)
+        _, found = examine(stack_of(kafka, socket)).parts
+    finally:
+        server.close()
+    assert not found.up
+    assert found.detail == "Kafka is away"
+    assert found.hint == "Kafka is away; it needs kafka: mend that first"
+
+
 @pytest.mark.parametrize(
     ("row", "pid", "advice"),
     [
