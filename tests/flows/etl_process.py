@@ -115,7 +115,8 @@ class Etl:
 
     def metric(self, name: str) -> float:
         lines = self.get("/metrics")[1].splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"clickhouse_etl_{name}"))
+        of_table = f'clickhouse_etl_{name}{{table="{self.table}"}} '
+        return sum(float(line.removeprefix(of_table)) for line in lines if line.startswith(of_table))
 
     def lag(self) -> int:
         """Records whose offsets are not committed."""
