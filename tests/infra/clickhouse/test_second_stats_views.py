@@ -3,7 +3,7 @@
 import random
 import secrets
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -52,7 +52,13 @@ def view(client: Client, table: ClickHouseTable, text: str) -> list[Any]:
 
 def stat(symbol: str, second: int, revision: int, dice: random.Random) -> SecondStat:
     prices = [dice.randrange(1, 10**14) for _ in range(4)]
-    sums = [dice.randrange(10**15), dice.randrange(10**28), dice.randrange(1, 99), dice.randrange(10**15), dice.randrange(10**28)]
+    sums = [
+        dice.randrange(10**15),
+        dice.randrange(10**28),
+        dice.randrange(1, 99),
+        dice.randrange(10**15),
+        dice.randrange(10**28),
+    ]
     ids = (second * 10, second * 10 + dice.randrange(10))
     return SecondStat(symbol, START_MS + second * 1000, *prices, *sums, *ids, revision)  # type: ignore[arg-type]
 
@@ -134,10 +140,11 @@ def test_a_range_of_a_symbol_is_found_by_the_primary_key(client: Client, table: 
     raw = f"INSERT INTO {table.name} (symbol, timestamp, revision) SELECT 'S' || number % 50, " \
         f"fromUnixTimestamp64Milli({START_MS} + intDiv(number, 50) * 1000, 'UTC'), 0 FROM numbers(1000000)"  # fmt: skip
     client.command(raw)
-    start = datetime.fromtimestamp(START_MS / 1000 + 3600).isoformat(" ")  # noqa: DTZ006 - of the test's machine: UTC
+    start = f"{datetime.fromtimestamp(START_MS / 1000 + 3600, UTC):%F %T}"
     plan = client.command(
         f"EXPLAIN indexes = 1 SELECT * FROM {table.name.partition('.')[0]}.{name} "
         f"WHERE symbol = 'S7' AND timestamp >= '{start}' AND timestamp < '{start}' + INTERVAL 1 HOUR"
     )
     read, whole = str(plan).rpartition("Granules: ")[2].split()[0].split("/")
-    assert int(read) <= 3 < 50 <= int(whole)
+    assert int(read) <= 3
+    assert int(whole) >= 50
