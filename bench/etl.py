@@ -6,27 +6,21 @@ of BATCH_SIZE (100) and of 10,000 rows; and, as the ceiling, blocks in ClickHous
 beforehand.
 """
 
-import json
 import os
 import random
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from bench.harness import Figure
-from flows.channels import CLICKHOUSE_GROUP, MINITICKER, PARTITIONER, SECONDSTAT, Topic, create_topics
-from flows.connectors.clickhouse_native import native_block
-from flows.connectors.clickhouse_table import Server
-from infra.clickhouse.migrate import migrate
+from flows.channels import MINITICKER, PARTITIONER, Topic, create_topics
 from infra.local.clickhouse import clickhouse
 from infra.local.kafka import kafka
 from infra.local.part import LOOPBACK, Part, free_port, spawn, stop, wait_ready
