@@ -1,7 +1,7 @@
 """Checks of what live published. Here: SecondStats against the exchange's own 1-second candles."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from flows.connectors.log_excerpts import LogExcerpts, Loss
 from flows.connectors.second_stats_table import SecondStatsTable
@@ -68,10 +68,8 @@ def differing_fields(stat: SecondStat, kline: Kline) -> dict[str, tuple[int, int
     }
 
 
-def compare(
-    symbol: str, stats: Mapping[int, SecondStat], klines: Sequence[Kline]
-) -> Iterator[tuple[int, Difference | None]]:
-    """Each second in which either side has trades, in order, and how it differs (None: not at all)."""
+def compare(symbol: str, stats: Mapping[int, SecondStat], klines: Iterable[Kline]) -> Iterator[Difference | None]:
+    """For each second in which either side has trades, in order, how it differs (None: not at all)."""
     theirs = {kline.timestamp: kline for kline in klines if kline.trade_count}
     for timestamp in sorted(theirs.keys() | stats.keys()):
         stat, kline = stats.get(timestamp), theirs.get(timestamp)
@@ -99,10 +97,12 @@ def against_exchange(
     first_seconds = table.first_seconds()
     report = Report(-(-start_ms // SECOND_MS) * SECOND_MS, end_ms // SECOND_MS * SECOND_MS, [])
     report.symbols = sorted(symbols or first_seconds)
+    if unknown := [symbol for symbol in report.symbols if symbol not in first_seconds]:
+        raise NothingToCompare(f"no SecondStats in ClickHouse of {', '.join(unknown)}")
     losses = log.losses()
     for symbol in report.symbols:
         found: list[Difference] = []
-        begin = max(report.start_ms, first_seconds.get(symbol, report.end_ms))
+        begin = max(report.start_ms, first_seconds[symbol])
         for at in range(begin, report.end_ms, SECONDS_A_STEP * SECOND_MS):
             end = min(at + SECONDS_A_STEP * SECOND_MS, report.end_ms)
             stats = table.seconds(symbol, at, end)
@@ -115,9 +115,7 @@ def against_exchange(
         if found:
             report.differences += _excused(found, [loss for loss in losses if loss.symbol == symbol], table, log)
     if not report.seconds:
-        raise NothingToCompare(
-            "not one second was compared: no SecondStats in ClickHouse for this range and these symbols"
-        )
+        raise NothingToCompare("not one second was compared: neither side has trades in this range")
     return report
 
 
@@ -125,31 +123,34 @@ def _excused(
     found: list[Difference], losses: Sequence[Loss], table: SecondStatsTable, log: LogExcerpts
 ) -> Iterator[Difference]:
     spans = [(table.around(loss.symbol, loss.first_missing_a, loss.last_missing_a), loss) for loss in losses]
-    missing = [one.timestamp for one in found if one.kind == "missing"]
-    symbol = found[0].symbol
-    off = _unsubscribed(symbol, log, min(missing), max(missing)) if missing else []
+    off = _unsubscribed([one.timestamp for one in found if one.kind == "missing"], found[0].symbol, table, log)
     for one in found:
         excuse = ""
-        for (before, after), loss in spans:
-            if (before is None or before <= one.timestamp) and (after is None or one.timestamp <= after):
-                excuse = f"lost: {loss.first_missing_a} to {loss.last_missing_a}: {loss.reason}"
         if one.kind == "missing" and any(
             start < one.timestamp + SECOND_MS and one.timestamp < end for start, end in off
         ):
-            excuse = excuse or "not subscribed"
-        yield Difference(one.symbol, one.timestamp, one.kind, one.fields, excuse)
+            excuse = "not subscribed"
+        for (before, after), loss in spans:
+            is_within = (before is None or before <= one.timestamp) and (after is None or one.timestamp <= after)
+            if is_within and one.kind != "unexpected":
+                excuse = f"lost: {loss.first_missing_a} to {loss.last_missing_a}: {loss.reason}"
+        yield replace(one, excused=excuse)
 
 
-def _unsubscribed(symbol: str, log: LogExcerpts, first_ms: int, last_ms: int) -> list[tuple[int, int]]:
-    """The times, in ms, in which the raw log says that a symbol was not subscribed, around these seconds."""
-    around_ms = (
-        60 * SECOND_MS
-    )  # what is between the last trade before an off, or the first after an on, and that record
+def _unsubscribed(
+    missing: Sequence[int], symbol: str, table: SecondStatsTable, log: LogExcerpts
+) -> list[tuple[int, int]]:
+    """The times, in ms, in which the raw log says that a symbol was not subscribed, about these seconds."""
+    if not missing:
+        return []
+    # Off comes after the last trade before, on before the first one after.
+    before, after = table.neighbours(symbol, min(missing), max(missing))
+    last = max(missing) + SECOND_MS
     spans, since = [], None
-    for event_time, on in log.subscriptions(symbol, first_ms - around_ms, last_ms + around_ms):
+    for event_time, on in log.subscriptions(symbol, before or min(missing), (after or last) + SECOND_MS):
         if not on:
             since = event_time if since is None else since
         elif since is not None:
             spans.append((since, event_time))
             since = None
-    return spans if since is None else [*spans, (since, last_ms + around_ms)]
+    return spans if since is None else [*spans, (since, last)]

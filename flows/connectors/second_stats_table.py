@@ -46,12 +46,19 @@ class SecondStatsTable:
 
     def around(self, symbol: str, first_id: int, last_id: int) -> tuple[int | None, int | None]:
         """The last second with a trade before these aggregate ids and the first with one after them, in ms."""
-        ((before, after),) = self._query(
-            "SELECT maxOrNullIf(toUnixTimestamp64Milli(timestamp), first_trade_id < {first:Int64}),"
-            " minOrNullIf(toUnixTimestamp64Milli(timestamp), last_trade_id > {last:Int64})"
-            f" FROM {self._name} WHERE symbol = {{symbol:String}}",
-            {"symbol": symbol, "first": first_id, "last": last_id},
-        )
+        text = f"""
+            SELECT maxOrNullIf(toUnixTimestamp64Milli(timestamp), first_trade_id < {{first:Int64}}),
+                minOrNullIf(toUnixTimestamp64Milli(timestamp), last_trade_id > {{last:Int64}})
+            FROM {self._name} WHERE symbol = {{symbol:String}}"""  # noqa: S608 - a name of ours
+        ((before, after),) = self._query(text, {"symbol": symbol, "first": first_id, "last": last_id})
+        return before, after
+
+    def neighbours(self, symbol: str, first_ms: int, last_ms: int) -> tuple[int | None, int | None]:
+        """The last second before `first_ms` and the first one after `last_ms`, in ms."""
+        text = f"""
+            SELECT maxOrNullIf(at, at < {{first:Int64}}), minOrNullIf(at, at > {{last:Int64}})
+            FROM (SELECT toUnixTimestamp64Milli(timestamp) AS at FROM {self._name} WHERE symbol = {{symbol:String}})"""  # noqa: S608 - a name of ours
+        ((before, after),) = self._query(text, {"symbol": symbol, "first": first_ms, "last": last_ms})
         return before, after
 
     def _query(self, text: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
