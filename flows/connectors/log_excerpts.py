@@ -1,6 +1,7 @@
 """What topics say about seconds that are missing: declared losses, and times without a subscription."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from flows.channels import GAPS, RAW_AGGTRADE
 from flows.partitioning import partition_of
 
 ANSWER_S = 15.0
+POLL_S = 0.1  # a call waits for all that it may take
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,18 @@ class LogExcerpts:
             return
         self._consumer.assign([TopicPartition(topic, partition, start)])
         try:
-            while messages := self._consumer.consume(1_000, timeout=ANSWER_S):
-                for message in messages:
+            heard = time.monotonic()
+            while time.monotonic() < heard + ANSWER_S:
+                for message in self._consumer.consume(1_000, timeout=POLL_S):
+                    heard = time.monotonic()
                     if message.error() is not None:
                         if message.error().code() == KafkaError._PARTITION_EOF:
                             return
                         raise KafkaException(message.error())
-                    if message.offset() >= end:
+                    if message.offset() < end:
+                        yield message
+                    if message.offset() >= end - 1:
                         return
-                    yield message
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"reading {topic}[{partition}]"))
         finally:
             self._consumer.unassign()
