@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.clickhouse_etl import SECOND_STATS, tickers
@@ -135,6 +135,7 @@ def test_any_bytes_are_a_row_or_invalid(value: bytes) -> None:
 
 POISON = [
     None,
+    b"",
     b"{",
     b"\xff",
     encode(symbol=""),
@@ -154,6 +155,7 @@ GOOD = [
 ]
 
 
+@example([encode() + b"\n" + encode(), b""])
 @given(st.lists(st.sampled_from(POISON + GOOD), min_size=1, max_size=20))
 def test_a_chunk_gives_what_its_records_give_alone(values: list[bytes | None]) -> None:
     decoded = DECODER.decode(values)
