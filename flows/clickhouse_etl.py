@@ -1,6 +1,7 @@
-"""Minitickers in Kafka to the rows of `crypto.market_tickers` in ClickHouse, each row once.
+"""Minitickers and SecondStats in Kafka to rows in ClickHouse: `crypto.market_tickers` and `crypto.second_stats`.
 
-Run it: `python -m flows.clickhouse_etl`.
+Run it: `python -m flows.clickhouse_etl`. Each topic is read by a thread of its own, with its own batches and offsets.
+A miniticker is stored once; of a SecondStat every revision is, and the view `second_stats` shows the highest.
 """
 
 import atexit
@@ -11,25 +12,22 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
-from functools import lru_cache
-from operator import attrgetter
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaException
 
 from flows import drain
-from flows.channels import CLICKHOUSE_GROUP, MINITICKER, Topic, create_topics
+from flows.channels import CLICKHOUSE_GROUP, MINITICKER, SECONDSTAT, Topic, create_topics
 from flows.connectors.clickhouse_native import Column
 from flows.connectors.clickhouse_sink import ClickHouseSink
 from flows.connectors.clickhouse_table import ClickHouseTable, Server
 from flows.connectors.dead_letters import DeadLetters
+from flows.connectors.json_columns import JsonColumns
 from flows.connectors.quix_batches import BatchApplication
-from flows.domain.errors import InvalidRecord
-from flows.domain.market import scaled
-from flows.records import KafkaMsg
+from flows.records import KafkaMsg, SecondStatMsg
 from infra.clickhouse.migrate import migrate
 from infra.health import serve_health
 from infra.logs import setup_logging
@@ -37,95 +35,95 @@ from infra.settings import Settings, split_address
 
 log = logging.getLogger(__name__)
 
-DECIMAL64_LIMIT = 10**18  # 18 digits, 8 of them decimals
-TIME_LIMIT_MS = 10_413_792_000_000  # DateTime64 ends with the year 2299
 RETRY_S = 1.0
 STOP_GRACE_S = 6.0
 
 
-class TickerRow(NamedTuple):
-    """A row of `crypto.market_tickers`: times in ms, decimals in units of 1e-8."""
+@dataclass(frozen=True)
+class Lane:
+    """The way of one topic into its table. Records are JSON objects with a field for each column."""
 
-    message_id: str
-    event_type: str
-    event_time: int
-    receive_time: int
-    symbol: str
-    close_price: int
-    open_price: int
-    high_price: int
-    low_price: int
-    change_price: int
-    change_percent: int
+    topic: Topic
+    table: str
+    message: type[msgspec.Struct]
+    types: Sequence[str]
+    key: tuple[str, str]  # what makes a row the same as another
+    replacing: bool = False
 
-
-_TYPES = ["String", "String", "DateTime64(3)", "DateTime64(3)", "String", *["Decimal64(8)"] * 6]
-COLUMNS = [Column(name, kind) for name, kind in zip(TickerRow._fields, _TYPES, strict=True)]
-KEY = ("symbol", "event_time")  # what makes a miniticker the same as another
-_decoder = msgspec.json.Decoder(KafkaMsg)
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the table."""
+        names = self.message.__struct_fields__
+        return [Column(name, kind) for name, kind in zip(names, self.types, strict=True)]
 
 
-def ticker_row(value: bytes | None) -> TickerRow:
-    """The row of one record. Raises InvalidRecord with the reason when it is none."""
-    if value is None:
-        raise InvalidRecord("record without a value")
-    try:
-        message = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRecord(f"bad JSON: {error}") from error
-    if not message.message_id or not message.symbol:
-        raise InvalidRecord("empty message_id or symbol")
-    return TickerRow(
-        message.message_id,
-        message.event_type,
-        _time_ms(message.event_time),
-        _time_ms(message.receive_time),
-        message.symbol,
-        _decimal(message.close_price),
-        _decimal(message.open_price),
-        _decimal(message.high_price),
-        _decimal(message.low_price),
-        _decimal(message.change_price),
-        _decimal(message.change_percent),
+def tickers(topic: str, table: str) -> Lane:
+    """Minitickers, under the names that the environment may give."""
+    types = ["String", "String", "DateTime64(3)", "DateTime64(3)", "String", *["Decimal64(8)"] * 6]
+    return Lane(
+        Topic(topic, MINITICKER.partitions, MINITICKER.config), table, KafkaMsg, types, ("symbol", "event_time")
     )
 
 
-def _time_ms(time_ms: int) -> int:
-    if not 0 <= time_ms < TIME_LIMIT_MS:
-        raise InvalidRecord(f"time out of range: {time_ms}")
-    return time_ms
+# Amounts are below 2⁸⁰ units, so that no sum of them comes near the 38 and 76 digits of these types.
+SECOND_STATS = Lane(
+    SECONDSTAT,
+    "second_stats_revisions",
+    SecondStatMsg,
+    [
+        "String", "DateTime64(3, 'UTC')", *["Decimal128(8)"] * 5, "Decimal256(16)", "UInt64", "Decimal128(8)",
+        "Decimal256(16)", "Int64", "Int64", "UInt32",
+    ],
+    ("symbol", "timestamp"),
+    replacing=True,
+)  # fmt: skip
 
 
-@lru_cache(maxsize=1 << 16)  # prices repeat
-def _decimal(text: str) -> int:
-    units = -scaled(text[1:]) if text.startswith("-") else scaled(text)
-    if abs(units) >= DECIMAL64_LIMIT:
-        raise InvalidRecord(f"beyond Decimal64(8): {text[:60]!r}")
-    return units
-
-
-def build_app(settings: Settings, server: Server, topic: str) -> BatchApplication:
-    """The application, from the topic to the table; both exist. Raises quixstreams' errors when Kafka is away."""
-    table = ClickHouseTable(server, settings.clickhouse_database, settings.clickhouse_table, COLUMNS, KEY)
+def build_app(settings: Settings, server: Server, lane: Lane) -> BatchApplication:
+    """The application of one lane, whose topic and table exist. Raises quixstreams' errors when Kafka is away."""
+    columns = lane.columns
+    table = ClickHouseTable(
+        server, settings.clickhouse_database, lane.table, columns, lane.key, replacing=lane.replacing
+    )
     sink = ClickHouseSink(
         table,
         DeadLetters(settings.bootstrap_servers),
-        ticker_row,
-        attrgetter(*KEY),
+        JsonColumns(lane.message, columns).decode,
         settings.batch_size,
         settings.batch_timeout,
     )
     app = BatchApplication(settings.bootstrap_servers, settings.kafka_group_id or CLICKHOUSE_GROUP, sink)
-    source = app.topic(topic, value_deserializer="bytes", key_deserializer="bytes")
+    source = app.topic(lane.topic.name, value_deserializer="bytes", key_deserializer="bytes")
     app.dataframe(source).sink(sink)
     return app
 
 
-def unready(app: BatchApplication | None, server: Server) -> str | None:
+def run(apps: Sequence[BatchApplication]) -> None:
+    """Run them side by side until this process is to stop, or one fails: then all stop. Raises its error."""
+    failures: list[Exception] = []
+
+    def work(app: BatchApplication) -> None:
+        try:
+            app.run()
+        except Exception as error:
+            log.exception("the ETL can't go on")
+            failures.append(error)
+            signal.raise_signal(signal.SIGTERM)
+
+    threads = [threading.Thread(target=work, args=(app,), name=repr(app)) for app in apps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def unready(apps: Sequence[BatchApplication], server: Server) -> str | None:
     """Why the ETL does not do its work, None when it does."""
-    if app is None:
+    if not apps:
         return "waiting for Kafka and ClickHouse"
-    if not app.assigned:
+    if not all(app.assigned for app in apps):
         return "no partitions assigned"
     try:
         urllib.request.urlopen(f"http://{server}/ping", timeout=2).close()
@@ -185,18 +183,17 @@ def main() -> None:
     drain.install()
     _end_in_time()
     server = _clickhouse(settings)
-    topic = Topic(settings.kafka_topic or MINITICKER.name, MINITICKER.partitions, MINITICKER.config)
-    app: BatchApplication | None = None
-    health = serve_health(settings.host, settings.health_port, lambda: unready(app, server))
+    lanes = [tickers(settings.kafka_topic or MINITICKER.name, settings.clickhouse_table), SECOND_STATS]
+    apps: list[BatchApplication] = []
+    health = serve_health(settings.host, settings.health_port, lambda: unready(apps, server))
     log.info("health at http://%s:%d", settings.host, health.port)
     database, table = settings.clickhouse_database, settings.clickhouse_table
     _keep_trying(f"ClickHouse at {server}", lambda: migrate(server.connect(), database, table))
-    _keep_trying(
-        f"Kafka at {settings.bootstrap_servers}", lambda: create_topics(settings.bootstrap_servers, [topic, topic.dlq])
-    )
+    topics = [topic for lane in lanes for topic in (lane.topic, lane.topic.dlq)]
+    _keep_trying(f"Kafka at {settings.bootstrap_servers}", lambda: create_topics(settings.bootstrap_servers, topics))
     if not drain.draining():
-        app = build_app(settings, server, topic.name)
-        app.run()
+        apps += [build_app(settings, server, lane) for lane in lanes]
+        run(apps)
     health.close()
 
 

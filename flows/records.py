@@ -120,3 +120,25 @@ class KafkaMsg(msgspec.Struct, frozen=True, gc=False):
     low_price: str
     change_price: str
     change_percent: str
+
+
+class SecondStatMsg(msgspec.Struct, frozen=True, gc=False):
+    """The value of `binance.secondstat` (`flows.domain.second_stat`): one field for each column of its table.
+
+    Times in ms; prices and base volumes as decimals with 8 decimals, quote volumes with 16.
+    """
+
+    symbol: str
+    timestamp: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trade_count: int
+    taker_buy_volume: str
+    taker_buy_quote_volume: str
+    first_trade_id: int
+    last_trade_id: int
+    revision: int

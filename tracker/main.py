@@ -14,6 +14,7 @@ COMMANDS = {
     "up": "tracker.up:up",
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
+    "verify": "tracker.verify:verify",
     "bench": "tracker.bench:bench",
     "logs": "tracker.logs:logs",
     "reset": "tracker.reset:reset",

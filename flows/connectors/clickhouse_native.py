@@ -6,31 +6,44 @@ https://clickhouse.com/docs/interfaces/formats/Native
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-_SHORT = [bytes([length]) for length in range(128)]
+_SHORT = [chr(length) for length in range(128)]
 
 
 @dataclass(frozen=True)
 class Column:
     """A column's name and type.
 
-    `String` takes text; `DateTime64(3)` takes ms since the epoch and `Decimal64(8)` units of 1e-8, both as int.
+    `String` takes text; `DateTime64` takes ms since the epoch and `DecimalN(s)` units of 10⁻ˢ, as int.
     """
 
     name: str
     type: str
 
 
-def native_block(columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]) -> bytes:
-    """The rows, at least one, as one Native block. Raises OverflowError for an integer beyond 64 bits."""
-    parts = [_varint(len(columns)), _varint(len(rows))]
-    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-        parts += [_text(column.name), _text(column.type)]
-        parts.append(b"".join(map(_text, values)) if column.type == "String" else _int64(values))
+def native_block(columns: Sequence[Column], data: Sequence[Sequence[Any]]) -> bytes:
+    """The columns' values, at least one row, as one Native block. Raises OverflowError for an integer out of range."""
+    parts = [_varint(len(columns)), _varint(len(data[0]))]
+    for column, values in zip(columns, data, strict=True):
+        parts += [_text(column.name), _text(column.type), _encoder(column.type)(values)]
     return b"".join(parts)
+
+
+def _encoder(kind: str) -> Callable[[Sequence[Any]], bytes]:
+    return _ENCODERS[kind.partition("(")[0]]
+
+
+def _texts(values: Sequence[str]) -> bytes:
+    try:
+        joined = "".join(chain.from_iterable(zip([_SHORT[len(value)] for value in values], values, strict=True)))
+    except IndexError:
+        joined = "é"  # a long one
+    # A length counts bytes, so only ASCII may be measured before it is encoded.
+    return joined.encode() if joined.isascii() else b"".join(map(_text, values))
 
 
 def _text(value: str) -> bytes:
@@ -39,8 +52,6 @@ def _text(value: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    if number < 128:
-        return _SHORT[number]
     out = bytearray()
     while number >= 128:
         out.append(number & 127 | 128)
@@ -49,8 +60,30 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _int64(values: Iterable[int]) -> bytes:
-    numbers = array("q", values)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
+def _integers(code: str) -> Callable[[Iterable[int]], bytes]:
+    def encode(values: Iterable[int]) -> bytes:
+        numbers = array(code, values)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tobytes()
+
+    return encode
+
+
+def _wide(size: int) -> Callable[[Iterable[int]], bytes]:
+    def encode(values: Iterable[int]) -> bytes:
+        return b"".join([value.to_bytes(size, "little", signed=True) for value in values])
+
+    return encode
+
+
+_ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    "String": _texts,
+    "DateTime64": _integers("q"),
+    "Decimal64": _integers("q"),
+    "Decimal128": _wide(16),
+    "Decimal256": _wide(32),
+    "Int64": _integers("q"),
+    "UInt64": _integers("Q"),
+    "UInt32": _integers("I"),
+}

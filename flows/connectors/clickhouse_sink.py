@@ -1,7 +1,7 @@
 """A Quix Streams sink that stores each row in ClickHouse once, whatever is killed.
 
 Quix Streams calls `add` for every chunk of records and `flush` before it commits their offsets. Rows are therefore
-stored at least once; that they are stored only once has three reasons:
+stored at least once. Of a replacing table that is all there is to it; in others they are stored only once:
 
 - An insert whose outcome is unknown (no answer, connection lost) is sent again first, the same rows with the same
   deduplication token, before anything else is.
@@ -13,6 +13,7 @@ stored at least once; that they are stored only once has three reasons:
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -20,15 +21,17 @@ from confluent_kafka import Message
 from prometheus_client import Counter, Gauge
 from quixstreams.sinks import BaseSink, SinkBackpressureError
 
-from flows.connectors.clickhouse_table import ClickHouseTable, Insert, Row
+from flows.connectors.clickhouse_table import ClickHouseTable, Insert
 from flows.connectors.dead_letters import DeadLetter, DeadLetters
-from flows.connectors.seen import Key, Seen
-from flows.domain.errors import DeliveryFailed, InvalidRecord
+from flows.connectors.json_columns import Decoded
+from flows.connectors.seen import Seen
+from flows.domain.errors import DeliveryFailed
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
+LARGEST_BATCH = 20_000  # while the reader is far behind
 
 INSERTED = Counter("clickhouse_etl_rows_inserted", "Rows stored", ["table"])
 DUPLICATES = Counter("clickhouse_etl_duplicates", "Records whose row is stored already", ["table"])
@@ -43,29 +46,27 @@ class StillRunning(Exception):
 
 
 class ClickHouseSink(BaseSink):
-    """Collects the rows of all partitions into batches; `due` says when one is to be flushed.
+    """Collects the rows of all partitions into a batch; `enough` and `overdue` say when it is to be flushed.
 
-    `to_row` maps a record's value to a row of the table or raises InvalidRecord; `key_of` gives the row's key.
+    `decode` maps the values of a chunk of records to columns of the table.
     """
 
     def __init__(
         self,
         table: ClickHouseTable,
         dead_letters: DeadLetters,
-        to_row: Callable[[bytes | None], Row],
-        key_of: Callable[[Any], Key],
+        decode: Callable[[Sequence[bytes | None]], Decoded],
         batch_size: int,
         batch_timeout_s: float,
     ) -> None:
         super().__init__(on_client_connect_success=lambda: None)
         self._table = table
         self._dead_letters = dead_letters
-        self._to_row = to_row
-        self._key_of = key_of
+        self._decode = decode
         self._batch_size = batch_size
         self._batch_timeout_s = batch_timeout_s
         self._seen = Seen(table.times)
-        self._rows: list[Row] = []
+        self._columns: list[list[Any]] = []
         self._poison: list[DeadLetter] = []
         self._first_at: float | None = None
         self._unanswered: Insert | None = None
@@ -78,7 +79,7 @@ class ClickHouseSink(BaseSink):
     @property
     def size(self) -> int:
         """Records in the batch."""
-        return len(self._rows) + len(self._poison)
+        return len(self._poison) + (len(self._columns[0]) if self._columns else 0)
 
     def add(
         self, value: Sequence[Message], key: Any, timestamp: int, headers: Any, topic: str, partition: int, offset: int
@@ -86,20 +87,25 @@ class ClickHouseSink(BaseSink):
         """Take a chunk into the batch; what Quix Streams says beside it is of its first message."""
         if self._first_at is None:
             self._first_at = time.monotonic()
-        for message in value:
-            try:
-                self._rows.append(self._to_row(message.value()))
-            except InvalidRecord as error:
-                self._poison.append(DeadLetter.of(message, str(error)))
+        decoded = self._decode([message.value() for message in value])
+        if self._columns:
+            for column, more in zip(self._columns, decoded.columns, strict=True):
+                column.extend(more)
+        else:
+            self._columns = decoded.columns
+        self._poison += [DeadLetter.of(value[index], reason) for index, reason in decoded.rejected]
         WAITING.labels(self._table.name).set(self.size)
 
-    def room(self) -> int:
+    def room(self, behind: bool) -> int:
         """How many more records make the batch full."""
-        return self._batch_size - self.size % self._batch_size
+        return max(1, self._full_size(behind) - self.size)
 
-    def full(self) -> bool:
-        """Whether the batch has just reached a multiple of its size."""
-        return self.size > 0 and self.size % self._batch_size == 0
+    def full(self, behind: bool) -> bool:
+        """Whether the batch has its size: a larger one while the reader is far behind."""
+        return self.size >= self._full_size(behind)
+
+    def _full_size(self, behind: bool) -> int:
+        return max(self._batch_size, LARGEST_BATCH) if behind else self._batch_size
 
     def overdue(self) -> bool:
         """Whether the batch has waited for its timeout, or an insert without an answer is to be sent again."""
@@ -132,7 +138,7 @@ class ClickHouseSink(BaseSink):
         self._seen.forget()
 
     def _clear(self) -> None:
-        self._rows = []
+        self._columns = []
         self._poison = []
         self._first_at = None
         WAITING.labels(self._table.name).set(0)
@@ -140,23 +146,26 @@ class ClickHouseSink(BaseSink):
     def _store(self) -> None:
         if self._unanswered is not None:
             self._insert(self._unanswered)
-        if not self._rows:
+        if not self._columns or not self._columns[0]:
             return
-        self._wait_for_strangers()
-        keys = [self._key_of(row) for row in self._rows]
-        self._seen.cover(time_ms for _, time_ms in keys)
-        fresh = {key: row for key, row in zip(keys, self._rows, strict=True) if key not in self._seen}
-        DUPLICATES.labels(self._table.name).inc(len(keys) - len(fresh))
-        if fresh:
-            self._insert(Insert(list(fresh.values()), list(fresh)))
+        data: Sequence[Sequence[Any]] = self._columns
+        keys = self._table.keys(data)
+        if not self._table.replacing:
+            self._wait_for_strangers()
+            is_fresh = self._seen.fresh(keys)
+            if not all(is_fresh):
+                DUPLICATES.labels(self._table.name).inc(is_fresh.count(False))
+                keys = list(compress(keys, is_fresh))
+                data = [list(compress(column, is_fresh)) for column in data]
+        if keys:
+            self._insert(self._table.insert_of(data, keys))
 
     def _insert(self, insert: Insert) -> None:
         self._unanswered = insert
         self._table.insert(insert)
         self._unanswered = None
-        for key in insert.keys:
-            self._seen.add(key)
-        INSERTED.labels(self._table.name).inc(len(insert.rows))
+        self._seen.add(insert.keys)
+        INSERTED.labels(self._table.name).inc(len(insert.keys))
         BATCHES.labels(self._table.name).inc()
         LAST_EVENT.labels(self._table.name).set(max(time_ms for _, time_ms in insert.keys))
 

@@ -16,8 +16,6 @@ CONNECT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 10
 SLICES_A_QUERY = 500  # parameters travel in the URL
 
-Row = tuple[Any, ...]
-
 
 @dataclass(frozen=True)
 class Server:
@@ -47,40 +45,57 @@ class Server:
 
 @dataclass(frozen=True)
 class Insert:
-    """Rows with the keys that identify them. The same rows always have the same token."""
+    """Rows as a Native block, with their keys. The same rows always have the same token."""
 
-    rows: Sequence[Row]
+    block: bytes
     keys: Sequence[Key]
 
     @property
     def token(self) -> str:
         """ClickHouse's `insert_deduplication_token`: an insert that comes again changes nothing."""
-        listed = "\n".join([f"{name} {time}" for name, time in self.keys])
-        return hashlib.sha256(listed.encode()).hexdigest()
+        return hashlib.blake2b(self.block, digest_size=32).hexdigest()
 
 
 class ClickHouseTable:
     """A MergeTree table with `non_replicated_deduplication_window` set; its rows are known by (text, DateTime64(3)).
 
+    In a `replacing` one (ReplacingMergeTree) a row that is stored twice still reads as one.
     Every method raises clickhouse-connect's ClickHouseError when the server is away or refuses.
     """
 
     def __init__(
-        self, server: Server, database: str, table: str, columns: Sequence[Column], key: tuple[str, str]
+        self,
+        server: Server,
+        database: str,
+        table: str,
+        columns: Sequence[Column],
+        key: tuple[str, str],
+        *,
+        replacing: bool = False,
     ) -> None:
         self.server = server
+        self.replacing = replacing
         self._connect: Callable[[], Client] = server.connect
         self.name = f"{database}.{table}"
         self._columns = columns
         self._key = key
+        self._key_at = [[column.name for column in columns].index(name) for name in key]
         self._client: Client | None = None
+
+    def keys(self, data: Sequence[Sequence[Any]]) -> list[Key]:
+        """The keys of rows that are given by columns."""
+        return list(zip(*(data[at] for at in self._key_at), strict=True))
+
+    def insert_of(self, data: Sequence[Sequence[Any]], keys: Sequence[Key]) -> Insert:
+        """The insert of rows, at least one, that are given by columns."""
+        return Insert(native_block(self._columns, data), keys)
 
     def insert(self, insert: Insert) -> None:
         """Store the rows once, however often this is called with them."""
         self._connected().raw_insert(
             self.name,
             column_names=[column.name for column in self._columns],
-            insert_block=native_block(self._columns, insert.rows),
+            insert_block=insert.block,
             fmt="Native",
             settings={"insert_deduplicate": 1, "insert_deduplication_token": insert.token, "async_insert": 0},
         )

@@ -24,13 +24,13 @@ from quixstreams.kafka.exceptions import KafkaConsumerException
 from quixstreams.models import MessageContext
 from quixstreams.processing import ProcessingContext
 
+from flows import drain
 from flows.connectors.clickhouse_sink import ClickHouseSink
 
 log = logging.getLogger(__name__)
 
 FAR_BEHIND = 5_000  # records that wait in Kafka
-LARGEST_BATCH = 20_000
-LARGEST_CHUNK = 1_000
+LARGEST_CHUNK = 2_000
 POLL_S = 0.1  # how late a timeout, or SIGTERM, may be seen
 SESSION_TIMEOUT_MS = 6_000  # the least that brokers accept: a killed process's partitions are taken over this late
 
@@ -39,10 +39,11 @@ class BatchContext(ProcessingContext):
     """Commits a checkpoint when the sink's batch is due."""
 
     sink: ClickHouseSink
+    behind = False  # as far as was known when the last batch was full
 
     def commit_checkpoint(self, force: bool = False, revoking: bool = False) -> None:
         """Called after every chunk, and with `force` at the end and when partitions go."""
-        if not (force or self.sink.overdue() or (self.sink.full() and self._enough())):
+        if not (force or self.sink.overdue() or self._full()):
             return
         try:
             super().commit_checkpoint(force=True, revoking=revoking)
@@ -51,8 +52,11 @@ class BatchContext(ProcessingContext):
             log.warning("Kafka did not take the offsets of a batch: %s", error)
             self.init_checkpoint()
 
-    def _enough(self) -> bool:
-        return self.sink.size >= LARGEST_BATCH or self._waiting() < FAR_BEHIND
+    def _full(self) -> bool:
+        if not self.sink.full(behind=False):
+            return False
+        self.behind = self._waiting() >= FAR_BEHIND
+        return self.sink.full(self.behind)
 
     def _waiting(self) -> int:
         """Records of our partitions that Kafka holds and we have not read, as the last fetches told."""
@@ -65,7 +69,10 @@ class BatchContext(ProcessingContext):
 
 
 class BatchApplication(Application):
-    """A Quix Streams application with one ClickHouseSink; it waits for a Kafka that is away."""
+    """A Quix Streams application with one ClickHouseSink; it waits for a Kafka that is away.
+
+    Several may run in threads of one process, which is to install `flows.drain`: they stop when it is asked to.
+    """
 
     def __init__(self, bootstrap_servers: str, consumer_group: str, sink: ClickHouseSink) -> None:
         super().__init__(
@@ -91,8 +98,12 @@ class BatchApplication(Application):
     def _process_message(self, dataframes: Mapping[str, Any]) -> None:
         """A turn of Quix Streams' loop: one chunk through the dataframe of its topic, its offsets to the checkpoint."""
         self._producer.poll(0)
+        if drain.draining():
+            self.stop()
+            return
         chunks: dict[str, list[Message]] = defaultdict(list)
-        for message in self._consumer.consume(min(self._sink.room(), LARGEST_CHUNK), POLL_S):
+        room = self._sink.room(self._processing_context.behind)
+        for message in self._consumer.consume(min(room, LARGEST_CHUNK), POLL_S):
             if message.error() is None:
                 chunks[message.topic()].append(message)
             else:
@@ -104,6 +115,9 @@ class BatchApplication(Application):
             context.run(dataframes[topic], chunk, None, first.timestamp()[1], [])
             self._store_offsets(topic, chunk)
         self._run_tracker.set_message_consumed(bool(chunks))
+
+    def _setup_signal_handlers(self) -> None:
+        """Signals are the process's business, and only its main thread may say what happens then."""
 
     def _store_offsets(self, topic: str, chunk: list[Message]) -> None:
         """The first offset too: it is where the checkpoint goes back to when ClickHouse is away."""

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from flows.channels import MINITICKER, Topic, create_topics
+from flows.channels import MINITICKER, SECONDSTAT, Topic, create_topics
+from flows.domain.second_stat import SecondStat
 from infra.local.part import LOOPBACK, free_port
 from infra.settings import split_address
 
 START_MS = 1_790_000_000_000
-DATABASE = "etl"
 
 
 def message(index: int, symbol: str = "BTCUSDT", **changes: Any) -> bytes:
@@ -38,6 +39,12 @@ def message(index: int, symbol: str = "BTCUSDT", **changes: Any) -> bytes:
         **dict.fromkeys(prices, f"{index}.00000001"),
     }
     return json.dumps({**fields, **changes}).encode()
+
+
+def second(index: int, revision: int = 0, symbol: str = "BTCUSDT") -> SecondStat:
+    """A revision of the `index`-th SecondStat of a symbol, with the revision in its volumes."""
+    units = index * 100 + revision
+    return SecondStat(symbol, START_MS + index * 1000, *[units] * 5, units, 1, 0, 0, index, index, revision)
 
 
 def poll_until(condition: Callable[[], Any], what: str, seconds: float = 40) -> Any:
@@ -57,7 +64,8 @@ class Etl:
         self.kafka, self.clickhouse = kafka, clickhouse
         name = f"etl_{secrets.token_hex(4)}"
         self.topic = Topic(name, MINITICKER.partitions, MINITICKER.config)
-        self.table = f"{DATABASE}.{name}"
+        self.database = name
+        self.table = f"{name}.{name}"
         self.log = directory / f"{name}.log"
         self._port = free_port()
         self._environment = {
@@ -66,13 +74,13 @@ class Etl:
             "KAFKA_TOPIC": name,
             "KAFKA_GROUP_ID": name,
             "CLICKHOUSE_ADDR": clickhouse,
-            "CLICKHOUSE_DATABASE": DATABASE,
+            "CLICKHOUSE_DATABASE": name,
             "CLICKHOUSE_TABLE": name,
             "HEALTH_PORT": str(self._port),
             **environment,
         }
         self.process: subprocess.Popen[bytes] | None = None
-        create_topics(kafka, [self.topic])
+        create_topics(kafka, [self.topic, SECONDSTAT])
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -113,14 +121,18 @@ class Etl:
     def ready(self) -> bool:
         return self.get("/readyz")[0] == 200
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, table: str = "") -> float:
+        """Of the table of minitickers, or of another."""
         lines = self.get("/metrics")[1].splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"clickhouse_etl_{name}"))
+        whole = f"{self.database}.{table}" if table else self.table
+        of_table = f'clickhouse_etl_{name}{{table="{whole}"}} '
+        return sum(float(line.removeprefix(of_table)) for line in lines if line.startswith(of_table))
 
-    def lag(self) -> int:
+    def lag(self, topic: Topic | None = None) -> int:
         """Records whose offsets are not committed."""
+        topic = topic or self.topic
         consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": self.topic.name})
-        partitions = consumer.committed([TopicPartition(self.topic.name, p) for p in range(3)], timeout=10)
+        partitions = consumer.committed([TopicPartition(topic.name, p) for p in range(topic.partitions)], timeout=10)
         lag = sum(consumer.get_watermark_offsets(p, timeout=10)[1] - max(p.offset, 0) for p in partitions)
         consumer.close()
         return lag
@@ -131,13 +143,26 @@ class Etl:
             host=host, port=port, username="default", password="postgres", autogenerate_session_id=False
         )
 
-    def select(self, what: str) -> list[Any]:
+    def produce_stats(self, stats: Iterable[SecondStat]) -> None:
+        """As flows.second_stats does, but for the partitioner."""
+        producer = Producer({"bootstrap.servers": self.kafka, "linger.ms": 5})
+        for stat in stats:
+            producer.produce(SECONDSTAT.name, stat.to_json(), stat.symbol.encode(), timestamp=stat.timestamp)
+        assert producer.flush(20) == 0
+
+    def stats(self) -> list[tuple[int, int, Decimal]]:
+        """(ms, revision, quote volume) of the view `second_stats`, in order of time."""
+        what = "toUnixTimestamp64Milli(timestamp), revision, quote_volume"
+        return sorted(self.select(what, f"{self.database}.second_stats"))
+
+    def select(self, what: str, table: str = "") -> list[Any]:
         """Rows of the table; none while there is no table."""
+        table = table or self.table
         client = self.connect()
         try:
-            if not client.command(f"EXISTS TABLE {self.table}"):
+            if not client.command(f"EXISTS TABLE {table}"):
                 return []
-            return list(client.query(f"SELECT {what} FROM {self.table}").result_rows)
+            return list(client.query(f"SELECT {what} FROM {table}").result_rows)
         finally:
             client.close()
 

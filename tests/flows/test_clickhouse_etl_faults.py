@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from etl_process import Etl, message, poll_until
+from etl_process import Etl, message, poll_until, second
 
+from flows.channels import SECONDSTAT
 from infra.local.clickhouse import clickhouse as clickhouse_part
 from infra.local.kafka import kafka as kafka_part
 from infra.local.part import LOOPBACK, Part, free_port, spawn, stop, wait_ready
@@ -121,3 +122,33 @@ def test_kafka_killed_and_back(own_kafka: tuple[Server, str], clickhouse: str, t
         server.go_on()
         etl.close()
     assert etl.message_ids() in (expected(values), expected([*values, message(2000)]))
+
+
+def test_seconds_whatever_is_killed(
+    own_kafka: tuple[Server, str], own_clickhouse: tuple[Server, str], tmp_path: Path
+) -> None:
+    server, address = own_clickhouse
+    dice = random.Random(5)
+    stats = [second(i, revision) for i in range(1500) for revision in range(dice.choice([1, 1, 3]))]
+    stats.sort(key=lambda stat: stat.timestamp + stat.revision * dice.randrange(100_000))
+    values = [message(i) for i in range(500)]
+    etl = Etl(own_kafka[1], address, tmp_path, BATCH_SIZE="20", BATCH_TIMEOUT="300ms")
+    etl.produce_stats(stats)
+    etl.produce(values)
+    try:
+        for target in (200, 700):
+            etl.start()
+            poll_until(lambda t=target: len(etl.stats()) >= t, f"{target} seconds")
+            etl.kill()
+        etl.start()
+        poll_until(lambda: len(etl.stats()) >= 1000, "1000 seconds")
+        server.kill()
+        server.start()
+        poll_until(lambda: etl.lag() == 0 == etl.lag(SECONDSTAT), "everything committed")
+        assert etl.end() == 0
+    finally:
+        etl.close()
+    highest = {stat.timestamp: max(s.revision for s in stats if s.timestamp == stat.timestamp) for stat in stats}
+    assert [(at, revision) for at, revision, _ in etl.stats()] == sorted(highest.items())
+    assert all(int(quote.scaleb(16)) % 100 == revision for _, revision, quote in etl.stats())
+    assert etl.message_ids() == expected(values)

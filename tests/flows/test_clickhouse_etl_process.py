@@ -1,12 +1,16 @@
 """The running ETL between a real Kafka and a real ClickHouse."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message
-from etl_process import Etl, message, poll_until
+from etl_process import START_MS, Etl, message, poll_until, second
+
+from flows.channels import SECONDSTAT
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,61 @@ def test_native_port_is_read_as_http(kafka: str, tmp_path: Path) -> None:
         assert etl.end() == 0  # while it waits for ClickHouse
     finally:
         etl.close()
+
+
+def test_each_topic_has_its_own_batches(kafka: str, clickhouse: str, tmp_path: Path) -> None:
+    etl = Etl(kafka, clickhouse, tmp_path, BATCH_SIZE="10", BATCH_TIMEOUT="1h")
+    etl.start()
+    try:
+        poll_until(etl.ready, "ready")
+        etl.produce(message(i) for i in range(15))
+        poll_until(lambda: etl.count() == 10 and etl.metric("waiting_records") == 5, "a full batch, and a half read")
+        stored = etl.metric("rows_inserted_total", "second_stats_revisions")
+        etl.produce_stats(second(i, symbol="LANESUSDT") for i in range(60))
+        poll_until(
+            lambda: etl.metric("rows_inserted_total", "second_stats_revisions") >= stored + 40, "batches of seconds"
+        )
+        assert (etl.count(), etl.metric("waiting_records"), etl.lag()) == (10, 5, 5)
+        assert etl.end() == 0
+    finally:
+        etl.close()
+    assert (etl.count(), etl.lag(), etl.lag(SECONDSTAT)) == (15, 0, 0)
+
+
+def test_the_highest_revision_is_what_is_read(etl: Etl) -> None:
+    etl.produce_stats(second(i, revision, "REVUSDT") for revision in (0, 1, 2) for i in range(5))
+    etl.produce_stats([second(0, 1, "REVUSDT"), second(7, 0, "REVUSDT")])
+    name = f"{etl.database}.second_stats"
+
+    def found() -> list[tuple[int, int]]:
+        rows = etl.select("symbol, toUnixTimestamp64Milli(timestamp), revision", name)
+        return sorted((at, revision) for symbol, at, revision in rows if symbol == "REVUSDT")
+
+    expected = [*((START_MS + i * 1000, 2) for i in range(5)), (START_MS + 7000, 0)]
+    poll_until(lambda: found() == expected, "the highest revisions")
+    poll_until(lambda: etl.lag(SECONDSTAT) == 0, "offsets committed")
+
+
+FAILING = """
+from flows import drain
+from flows.clickhouse_etl import run
+
+class Fails:
+    def run(self):
+        raise RuntimeError("broken")
+
+class Waits:
+    def run(self):
+        while not drain.draining():
+            drain.wait(0.1)
+        print("stopped in order")
+
+drain.install()
+run([Waits(), Fails()])
+"""
+
+
+def test_a_lane_that_fails_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "stopped in order\n")
+    assert "RuntimeError: broken" in done.stderr

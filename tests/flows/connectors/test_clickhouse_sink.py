@@ -1,28 +1,43 @@
 """The sink on a real ClickHouse; Kafka only for the dead letters."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
 from quixstreams.sinks import SinkBackpressureError
 
-from flows.clickhouse_etl import COLUMNS, KEY, TickerRow
-from flows.connectors.clickhouse_sink import ClickHouseSink
+from flows.clickhouse_etl import tickers
+from flows.connectors.clickhouse_sink import LARGEST_BATCH, ClickHouseSink
 from flows.connectors.clickhouse_table import ClickHouseTable, Insert, Server
 from flows.connectors.dead_letters import DeadLetters
-from flows.domain.errors import InvalidRecord
+from flows.connectors.json_columns import Decoded
 from infra.clickhouse.migrate import migrate
 from infra.local.part import LOOPBACK, free_port
 from infra.settings import split_address
 
 DATABASE = "sink"
 START_MS = 1_790_000_000_000
+LANE = tickers("sink-test", "table")
+COLUMNS, KEY = LANE.columns, LANE.key
+
+
+class TickerRow(NamedTuple):
+    message_id: str
+    event_type: str
+    event_time: int
+    receive_time: int
+    symbol: str
+    close_price: int
+    open_price: int
+    high_price: int
+    low_price: int
+    change_price: int
+    change_percent: int
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +103,15 @@ def row(index: int, symbol: str = "BTCUSDT", **changes: Any) -> TickerRow:
     return plain._replace(**changes)
 
 
-def parsed(value: TickerRow | None) -> TickerRow:
-    if value is None:
-        raise InvalidRecord("no row")
-    return value
+def decoded(values: Sequence[Any]) -> Decoded:
+    rows = [value for value in values if value is not None]
+    rejected = [(index, "no row") for index, value in enumerate(values) if value is None]
+    return Decoded([list(column) for column in zip(*rows, strict=True)] or [[] for _ in COLUMNS], rejected)
 
 
 def sink_to(table: ClickHouseTable, dead_letters: str = "127.0.0.1:1", **options: Any) -> ClickHouseSink:
     settings = {"batch_size": 100, "batch_timeout_s": 10.0, **options}
-    return ClickHouseSink(table, DeadLetters(dead_letters), parsed, attrgetter(*KEY), **settings)  # type: ignore[arg-type]
+    return ClickHouseSink(table, DeadLetters(dead_letters), decoded, **settings)  # type: ignore[arg-type]
 
 
 def add(sink: ClickHouseSink, rows: list[TickerRow | None]) -> None:
@@ -220,11 +235,13 @@ def test_dead_letters_that_kafka_does_not_take_hold_the_batch_back(
 
 def test_when_a_batch_is_due(table: ClickHouseTable) -> None:
     sink = sink_to(table, batch_size=3, batch_timeout_s=60)
-    fullness = []
-    for index in range(7):
-        fullness.append(sink.full())
+    states = []
+    for index in range(4):
+        states.append((sink.full(behind=False), sink.room(behind=False), sink.room(behind=True)))
         add(sink, [row(index)])
-    assert fullness == [False, False, False, True, False, False, True]
+    rest = [LARGEST_BATCH - size for size in range(4)]
+    assert states == [(False, 3, rest[0]), (False, 2, rest[1]), (False, 1, rest[2]), (True, 1, rest[3])]
+    assert not sink.full(behind=True)
     assert not sink.overdue()
 
     impatient = sink_to(table, batch_size=3, batch_timeout_s=1e-9)

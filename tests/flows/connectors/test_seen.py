@@ -30,37 +30,39 @@ def test_exact_at_any_distance(batches: list[list[Key]], stored: set[Key]) -> No
     table.keys |= stored
     seen = Seen(table.load)
     for batch in batches:
-        seen.cover(time for _, time in batch)
+        expected = []
         for key in batch:
-            assert (key in seen) == (key in table.keys)
+            expected.append(key not in table.keys)
             table.keys.add(key)
-            seen.add(key)
+        table.keys -= (new := set(batch) - stored)  # the table is read before the batch is in it
+        assert seen.fresh(batch) == expected
+        seen.add(key for key, is_fresh in zip(batch, expected, strict=True) if is_fresh)
+        table.keys |= new
+        stored |= new
 
 
 def test_a_slice_is_read_once_while_it_is_kept() -> None:
     table = Table()
     seen = Seen(table.load)
     for _ in range(3):
-        seen.cover([0, 1, SLICE_MS])
+        seen.fresh([("a", time) for time in (0, 1, SLICE_MS)])
     assert table.asked == [{0, 1}]
 
     for index in range(2, 2 + KEPT_SLICES):
-        seen.cover([index * SLICE_MS])
-    seen.cover([0])
+        seen.fresh([("a", index * SLICE_MS)])
+    seen.fresh([("a", 0)])
     assert table.asked[-1] == {0}
 
 
 def test_forgetting_reads_again() -> None:
     table = Table()
     seen = Seen(table.load)
-    seen.cover([5])
+    assert seen.fresh([("a", 5)]) == [True]
     table.keys.add(("a", 5))
-    assert ("a", 5) not in seen
+    assert seen.fresh([("a", 5)]) == [True]
     seen.forget()
-    seen.add(("a", 6))  # of a slice that is not known: no effect
-    seen.cover([5])
-    assert ("a", 5) in seen
-    assert ("a", 6) not in seen
+    seen.add([("a", 6)])  # of a slice that is not known: no effect
+    assert seen.fresh([("a", 5), ("a", 6)]) == [False, True]
 
 
 def test_a_failed_load_changes_nothing() -> None:
@@ -73,7 +75,6 @@ def test_a_failed_load_changes_nothing() -> None:
 
     seen = Seen(load)
     with pytest.raises(ConnectionError):
-        seen.cover([1])
+        seen.fresh([("a", 1)])
     failing = False
-    seen.cover([1])
-    assert ("a", 1) in seen
+    assert seen.fresh([("a", 1)]) == [False]
