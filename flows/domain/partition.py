@@ -176,6 +176,12 @@ class PartitionStats:
         self._published = state["published"]
         self._next_close = min(self._open, default=NEVER) + self._close_after_ms
 
+    def open_stats(self) -> list[SecondStat]:
+        """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
+        return [
+            stats[symbol].stat(symbol, second) for second, stats in sorted(self._open.items()) for symbol in sorted(stats)
+        ]
+
     @property
     def holes(self) -> int:
         """Runs of ids that are owed and missing, over all symbols."""
