@@ -29,7 +29,7 @@ from flows.connectors.redis_sink import LastValue, RedisSink
 from flows.dlq import poison_record
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
-from flows.records import decode_trades
+from flows.runs import TradeRuns
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
@@ -47,6 +47,7 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
 
     def __init__(self, allowed_lateness_ms: int, revision_horizon_ms: int, snapshot: bytes | None) -> None:
         self._stats = PartitionStats(allowed_lateness_ms, revision_horizon_ms)
+        self._runs = TradeRuns(self._stats)
         if snapshot is not None:
             self._stats.restore(snapshot)
 
@@ -54,8 +55,7 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
         """Process the chunks in order."""
         out: list[Output] = []
         for chunk in values:
-            decoded = decode_trades(chunk.values)
-            for output in self._stats.process(zip(decoded, chunk.received_ms, strict=True)):
+            for output in self._runs.process(chunk.values, chunk.received_ms):
                 if isinstance(output, SecondStat):
                     out.append(output)
                 else:

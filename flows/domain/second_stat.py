@@ -84,6 +84,21 @@ class Accumulator:
             self.taker_buy_volume += quantity
             self.taker_buy_quote_volume += quote
 
+    def merge(self, row: AccumulatorRow) -> None:
+        """Add the trades behind another accumulator's row, none of which is here yet; its revision is not looked at."""
+        open_, high, low, close, volume, quote, count, buys, buys_quote, first, last, _ = row
+        if last > self.last:
+            self.last, self.close = last, close
+        if first < self.first:
+            self.first, self.open = first, open_
+        self.high = max(self.high, high)
+        self.low = min(self.low, low)
+        self.volume += volume
+        self.quote_volume += quote
+        self.trade_count += count
+        self.taker_buy_volume += buys
+        self.taker_buy_quote_volume += buys_quote
+
     def stat(self, symbol: str, timestamp: int) -> SecondStat:
         """What has been added so far, as the record to publish."""
         return SecondStat(
