@@ -30,7 +30,7 @@ from flows.connectors.redis_sink import RedisSink
 from flows.domain.market import SCALE, scaled
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
-from flows.second_stats import build_flow
+from flows.second_stats import build_flow, tune_gc
 from infra.settings import split_address
 
 LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
@@ -130,7 +130,7 @@ class _TimedPartition(KafkaPartition):
         if chunks:
             if self._timed.began is None:
                 self._timed.began = time.perf_counter()
-            self._timed.records += sum(len(chunk.offsets) for _part, chunk in chunks)
+            self._timed.records += sum(len(chunk.values) for _part, chunk in chunks)
         return chunks
 
 
@@ -177,6 +177,7 @@ def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str
             allowed_lateness_ms=LATENESS_MS,
             revision_horizon_ms=HORIZON_MS,
         )
+        tune_gc()  # as the flow's own start does
         cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=RecoveryConfig(str(recovery)))
         for text in still_open(recovery):
             totals.add(text)

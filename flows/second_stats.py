@@ -4,6 +4,7 @@ Run it: `python -m bytewax.run flows.second_stats -r RECOVERY_DIR -s 10 -b 0`
 (make the directory once: `python -m bytewax.recovery RECOVERY_DIR 1`; one directory a flow).
 """
 
+import gc
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -103,6 +104,16 @@ def rejected(item: tuple[str, Output]) -> tuple[str, Record] | None:
     return (part, output) if isinstance(output, Record) else None
 
 
+def tune_gc() -> None:
+    """Spare the collector what is there for good, and every chunk's messages, which hold no cycles.
+
+    By default each chunk of 10,000 messages sets off a dozen collections: a third of the flow's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 def build_flow(
     source: Source[tuple[str, Chunk]],
     stats_sink: Sink[tuple[str, Record]],
@@ -135,6 +146,7 @@ def flow() -> Dataflow:
     topic = replace(raw, name=settings.kafka_topic or raw.name)
     create_topics(brokers, [topic.dlq, SECONDSTAT] if settings.kafka_topic else [raw, raw.dlq, SECONDSTAT])
     source = KafkaSource(brokers, topic.name, SECOND_STATS_GROUP)
+    tune_gc()
     serve_health(settings.host, settings.health_port, source.liveness.reason)
     return build_flow(
         source,
