@@ -23,15 +23,12 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 from confluent_kafka import Consumer, TopicPartition
 
-from flows.channels import PARTITIONER, Topic, create_topics, imported
-from flows.connectors.kafka_sink import KafkaSink, Record
+from flows.connectors.kafka_sink import Record
 from flows.connectors.kafka_source import Chunk, KafkaPartition, KafkaSource, Position
-from flows.connectors.redis_sink import RedisSink
 from flows.domain.market import SCALE, scaled
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
 from flows.second_stats import build_flow, tune_gc
-from infra.settings import split_address
 
 LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
 EPOCH = timedelta(seconds=10)  # as `tracker up` runs it
@@ -65,11 +62,11 @@ class Totals:
         stat = _published.decode(json_text)
         if stat.revision:
             raise ValueError(f"{stat.symbol} {stat.timestamp} was revised; take a topic without late trades")
-        o, h, l, c = scaled(stat.open), scaled(stat.high), scaled(stat.low), scaled(stat.close)
+        prices = " ".join(str(scaled(price)) for price in (stat.open, stat.high, stat.low, stat.close))
         volume, buy = scaled(stat.volume), scaled(stat.taker_buy_volume)
         quote = int(stat.quote_volume.replace(".", ""))
         second = stat.timestamp // 1000
-        line = f"{stat.symbol} {second} {o} {h} {l} {c} {volume} {quote} {stat.trade_count} {buy}"
+        line = f"{stat.symbol} {second} {prices} {volume} {quote} {stat.trade_count} {buy}"
         self.check += crc32(line.encode())
         self.volume += volume
         self.stats += 1

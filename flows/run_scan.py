@@ -3,6 +3,10 @@
 Compiled by Numba at its first call and kept beside the source (or under NUMBA_CACHE_DIR), so later starts load it.
 """
 
+# Numba knows integers as int64 and uint64 only, mypy tells Python's from numpy's; and one loop is one pass.
+# mypy: disable-error-code="assignment"
+# ruff: noqa: PLR0911, PLR0912, PLR0915
+
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -189,7 +193,7 @@ def scan(
             place = (place + 1) & (TABLE - 1)
             symbol = np.int64(table[place])
         if symbol < 0:
-            if n_symbols == SLOTS or n_sums == SLOTS:
+            if SLOTS in (n_symbols, n_sums):
                 return record, watermark, n_symbols, n_sums
             symbol = n_symbols
             n_symbols += 1
@@ -240,4 +244,3 @@ def scan(
         if next_close <= watermark:
             return record + 1, watermark, n_symbols, n_sums
     return len(starts), watermark, n_symbols, n_sums
-

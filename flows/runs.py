@@ -105,11 +105,10 @@ class TradeRuns:
             (
                 names[symbol],
                 second,
-                (
-                    o, h, l, c, volume, low + (high << 64), count, buys, buys_low + (buys_high << 64), first, last, 0,
-                ),
+                (*amounts, low + (high << 64), count, buys, buys_low + (buys_high << 64), first, last, 0),
             )
-            for (symbol, second, o, h, l, c, volume, count, buys, first, last, _), (low, high, buys_low, buys_high)
-            in zip(self._sums[:n_sums].tolist(), self._quotes[:n_sums].tolist(), strict=True)
-        ]  # fmt: skip
+            for (symbol, second, *amounts, count, buys, first, last, _), (low, high, buys_low, buys_high) in zip(
+                self._sums[:n_sums].tolist(), self._quotes[:n_sums].tolist(), strict=True
+            )
+        ]
         return Run(end, watermark, ids, sums)

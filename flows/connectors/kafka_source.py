@@ -51,7 +51,9 @@ class Chunk:
     def of(cls, topic: str, partition: int, messages: list[Message]) -> "Chunk":
         """The records as Kafka gave them, none of them an error."""
         headers = [*map(Message.headers, messages)]
-        received = [*map(_received_ms, headers)] if any(headers) else [None] * len(messages)
+        received: list[int | None] = [None] * len(messages)
+        if any(headers):
+            received = [*map(_received_ms, headers)]
         chunk = cls(topic, partition, [], [], [*map(Message.value, messages)], received)
         chunk._messages = messages
         return chunk

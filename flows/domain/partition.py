@@ -213,7 +213,9 @@ class PartitionStats:
     def open_stats(self) -> list[SecondStat]:
         """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
         return [
-            stats[symbol].stat(symbol, second) for second, stats in sorted(self._open.items()) for symbol in sorted(stats)
+            stats[symbol].stat(symbol, second)
+            for second, stats in sorted(self._open.items())
+            for symbol in sorted(stats)
         ]
 
     @property

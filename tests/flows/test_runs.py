@@ -39,8 +39,7 @@ def by_runs(values, received, chunk):
     for start in range(0, len(values), chunk):
         part = slice(start, start + chunk)
         out += [
-            (number, start + place, text)
-            for number, place, text in texts(folded.process(values[part], received[part]))
+            (number, start + place, text) for number, place, text in texts(folded.process(values[part], received[part]))
         ]
     return [(n, p if n else 0, t) for n, p, t in out], stats
 
@@ -66,26 +65,30 @@ def short_runs(monkeypatch):
     monkeypatch.setattr(runs, "SHORTEST", 1)
 
 
-amounts = st.sampled_from([
+AMOUNTS = (
     "1", "0.1", "61837.63000000", "0.00000001", "9999999999.99999999", "99999999999.99999999", "00.5", "1.", ".5",
     "1.123456789", "0", "0.00000000", "-1", "1e5", "", "999999999999999999", "1208925819614629.17470619",
-])  # fmt: skip
-numbers = st.sampled_from([
+)  # fmt: skip
+NUMBERS = (
     "0", "7", "007", "-1", "1.0", "null", "true", '"7"', "999999999999999999", "9223372036854775807",
     "9223372036854775808", "99999999999999999999999", "9007199254740991", "9007199254740992", str(BASE),
-])  # fmt: skip
+)  # fmt: skip
+PLAIN = {
+    "e": '"aggTrade"', "E": str(BASE), "s": '"SOLUSDT"', "a": "5", "p": '"1.5"', "q": '"2"', "f": "1", "l": "3",
+    "T": str(BASE), "m": "true", "M": "true",
+}  # fmt: skip
+amounts, numbers = st.sampled_from(AMOUNTS), st.sampled_from(NUMBERS)
 symbols = st.sampled_from(["BTCUSDT", "ETHUSDT", "币安人生USDT", "A", "", 'A\\"B', "\\u0041", "BTC USDT", "BTCUSD"])
 
 
 @st.composite
 def near_misses(draw):
     """A trade with one thing about it that may be wrong."""
-    fields = {
-        "e": '"aggTrade"', "E": str(BASE), "s": '"BTCUSDT"', "a": "5", "p": '"1.5"', "q": '"2"', "f": "1", "l": "3",
-        "T": str(BASE), "m": "true", "M": "true",
-    }  # fmt: skip
+    fields = dict(PLAIN)
     order = list(fields)
-    match draw(st.sampled_from(["number", "amount", "drop", "swap", "extra", "cut", "space", "symbol", "byte", "twice"])):
+    match draw(
+        st.sampled_from(["number", "amount", "drop", "swap", "extra", "cut", "space", "symbol", "byte", "twice"])
+    ):
         case "number":
             fields[draw(st.sampled_from("EaflTm"))] = draw(numbers)
         case "amount":
@@ -129,7 +132,9 @@ def logs(draw):
         elif kind == "none":
             values.append(None)
         elif kind == "subscription":
-            values.append(json.dumps({"e": "subscription", "s": symbol, "on": draw(st.booleans()), "E": clock}).encode())
+            values.append(
+                json.dumps({"e": "subscription", "s": symbol, "on": draw(st.booleans()), "E": clock}).encode()
+            )
         elif kind == "again" and values:
             values.append(draw(st.sampled_from(values)))
         else:
@@ -145,17 +150,26 @@ def logs(draw):
     return values, [*received, None]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(logs())
 def test_runs_publish_and_keep_what_rows_do_whatever_the_chunks(log):
     assert_same(log[0], [1, 2, 7, 1000], log[1])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(near_misses(), min_size=1, max_size=4))
 def test_a_trade_that_is_nearly_plain_is_what_rows_make_of_it(odd):
     plain = [trade(100 + i, BASE + i) for i in range(3)]
     assert_same([*plain, *odd, trade(103, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [1, 1000])
+
+
+def test_every_field_with_every_odd_value():
+    odd = [(field, value) for field in "EaflTmM" for value in NUMBERS]
+    odd += [(field, f'"{value}"') for field in "pq" for value in AMOUNTS]
+    for field, value in odd:
+        record = ("{" + ",".join(f'"{k}":{v}' for k, v in (PLAIN | {field: value}).items()) + "}").encode()
+        values = [trade(100, BASE), record, trade(101, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)]
+        assert_same(values, [1000])
 
 
 def test_sums_are_exact_beyond_64_bits():
