@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 import msgspec
@@ -23,12 +23,15 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 from confluent_kafka import Consumer, TopicPartition
 
-from flows.connectors.kafka_sink import Record
+from flows.channels import SECOND_STATS_GROUP, SECONDSTAT, create_topics
+from flows.connectors.kafka_sink import KafkaSink
 from flows.connectors.kafka_source import Chunk, KafkaPartition, KafkaSource, Position
+from flows.connectors.redis_sink import LastValue, RedisSink, RedisSinkPart
 from flows.domain.market import SCALE, scaled
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
 from flows.second_stats import build_flow, tune_gc
+from infra.settings import split_address
 
 LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
 EPOCH = timedelta(seconds=10)  # as `tracker up` runs it
@@ -71,9 +74,22 @@ class Totals:
         self.volume += volume
         self.stats += 1
 
+    def line(self, peer: str, messages: int, seconds: float) -> dict[str, Any]:
+        """The result as the peers print it."""
+        whole, part = divmod(self.volume, SCALE)
+        return {
+            "peer": peer,
+            "messages": messages,
+            "seconds": round(seconds, 3),
+            "rate": round(messages / seconds),
+            "stats": self.stats,
+            "volume_sum": f"{whole}.{part:08d}",
+            "check": str(self.check),
+        }
 
-class CountSink(DynamicSink[tuple[str, Record]]):
-    """Counts what is published, or rejected, and keeps none of it."""
+
+class CountSink(DynamicSink[Any]):
+    """Counts SecondStats (records of the flow, or their JSON) and keeps none of them."""
 
     def __init__(self, totals: Totals) -> None:
         self.totals = totals
@@ -83,14 +99,29 @@ class CountSink(DynamicSink[tuple[str, Record]]):
         return _Count(self.totals)
 
 
-class _Count(StatelessSinkPartition[tuple[str, Record]]):
+class _Count(StatelessSinkPartition[Any]):
     def __init__(self, totals: Totals) -> None:
         self._totals = totals
 
-    def write_batch(self, items: list[tuple[str, Record]]) -> None:
-        for _part, record in items:
-            if record.value is not None:
-                self._totals.add(record.value)
+    def write_batch(self, items: list[Any]) -> None:
+        for item in items:
+            self._totals.add(item if isinstance(item, bytes) else item[1].value)
+
+
+class KeepingRedisSink(RedisSink):
+    """The production sink; also keeps what it wrote, to be counted when the time has been taken."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> RedisSinkPart:
+        """As the RedisSink does."""
+        return _KeepingPart(*self._address, self._order_by)
+
+
+class _KeepingPart(RedisSinkPart):
+    def write_batch(self, items: list[LastValue]) -> None:
+        super().write_batch(items)
+        KeepingRedisSink.kept += [item.json for item in items]
 
 
 class Nowhere(DynamicSink[Any]):
@@ -157,39 +188,37 @@ def still_open(recovery: Path) -> Iterator[bytes]:
 
 
 def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str = "") -> dict[str, Any]:
-    """Run the flow over the n records of a topic; the peers' result line as a dict. Raises ValueError if n differs."""
+    """Run the flow over the n records of a topic; the peers' result line as a dict.
+
+    `sinks`: "count" only counts, as the peers do; "real" writes to Kafka and to the Redis server at `redis` as well.
+    Raises ValueError if the topic does not hold n.
+    """
     stop = ends(bootstrap, topic)
     if sum(stop.values()) != n:
         raise ValueError(f"topic {topic} holds {sum(stop.values())} messages, not {n}")
-    source = TimedSource(bootstrap, topic, stop=stop)
+    source = TimedSource(bootstrap, topic, SECOND_STATS_GROUP, stop=stop)
     totals = Totals()
+    ends_of_flow: tuple[Any, Any, Any] = CountSink(totals), Nowhere(), Nowhere()
+    if sinks == "real":
+        create_topics(bootstrap, [SECONDSTAT])
+        ends_of_flow = (
+            KafkaSink(bootstrap, len(stop)),
+            KeepingRedisSink(*split_address(redis, 6379), len(stop), ("timestamp", "revision")),
+            KafkaSink(bootstrap, len(stop)),
+        )
     with tempfile.TemporaryDirectory() as directory:
         recovery = Path(directory) / "recovery"
         make_recovery(recovery)
-        flow = build_flow(
-            source,
-            CountSink(totals),
-            Nowhere(),
-            Nowhere(),
-            allowed_lateness_ms=LATENESS_MS,
-            revision_horizon_ms=HORIZON_MS,
-        )
+        flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)
         tune_gc()  # as the flow's own start does
         cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=RecoveryConfig(str(recovery)))
         for text in still_open(recovery):
             totals.add(text)
     assert source.began is not None
     seconds = time.perf_counter() - source.began
-    whole, part = divmod(totals.volume, SCALE)
-    return {
-        "peer": "tracker" if sinks == "count" else f"tracker-{sinks}-sinks",
-        "messages": source.records,
-        "seconds": round(seconds, 3),
-        "rate": round(source.records / seconds),
-        "stats": totals.stats,
-        "volume_sum": f"{whole}.{part:08d}",
-        "check": str(totals.check),
-    }
+    for text in KeepingRedisSink.kept:
+        totals.add(text)
+    return totals.line("tracker" if sinks == "count" else f"tracker-{sinks}-sinks", source.records, seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
