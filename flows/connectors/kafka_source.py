@@ -141,6 +141,7 @@ class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # an offset out of retention must not be skipped over in silence
             "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 10,  # a full queue is asked again after a second otherwise, and runs empty before
             "queued.max.messages.kbytes": 16_384,
         }
 
