@@ -178,7 +178,8 @@ def still_open(recovery: Path) -> Iterator[bytes]:
     for database in sorted(recovery.glob("*.sqlite3")):
         with closing(sqlite3.connect(database)) as connection:
             rows = connection.execute(
-                "SELECT state_key, ser_change FROM snaps WHERE step_id LIKE 'second_stats.second_stats%' ORDER BY snap_epoch"
+                "SELECT state_key, ser_change FROM snaps WHERE step_id LIKE ? ORDER BY snap_epoch",
+                ("second_stats.second_stats%",),
             )
             last = dict(rows.fetchall())
         for pickled in last.values():

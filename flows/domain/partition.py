@@ -177,10 +177,10 @@ class PartitionStats:
             stats = self._dirty.pop(second, {})
             if second + self.close_after_ms <= self.watermark:
                 stats |= self._open.pop(second, {})
-            out.extend(stats[symbol].stat(symbol, second) for symbol in sorted(stats))
+            new = {symbol: stats[symbol].row() for symbol in sorted(stats)}
+            out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
             packed = self._published.get(second)
-            rows = _unpack(packed) if packed else {}
-            rows |= {symbol: stats[symbol].row() for symbol in stats}
+            rows = _unpack(packed) | new if packed else new
             self._published[second] = _pack(rows)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
         for second in [s for s in self._published if s + self.horizon_ms <= self.watermark]:
