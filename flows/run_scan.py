@@ -30,7 +30,11 @@ _MAX_SUM = 1 << 62
 
 
 def _native(function: F) -> F:
-    compiled: F = njit(cache=True, nogil=True, boundscheck=False)(function)
+    compiled: F
+    try:
+        compiled = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # there is nowhere to keep it: each process compiles for itself
+        compiled = njit(nogil=True)(function)
     return compiled
 
 

@@ -51,6 +51,10 @@ class TradeRuns:
         self._sums = np.empty((SLOTS, 12), np.int64)
         self._quotes = np.empty((SLOTS, 4), np.uint64)
 
+    def warm_up(self) -> None:
+        """Load the native code now, or compile it (some seconds, once on a machine): the first trades shall not wait."""
+        self._scan(Chunk([b""], [None]), 0)
+
     def process(self, values: Sequence[bytes | None], received_ms: Sequence[int | None]) -> list[Output]:
         """What the records publish and reject, in order; `received_ms` is None where the log does not say it."""
         out: list[Output] = []

@@ -49,6 +49,7 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
     def __init__(self, allowed_lateness_ms: int, revision_horizon_ms: int, snapshot: bytes | None) -> None:
         self._stats = PartitionStats(allowed_lateness_ms, revision_horizon_ms)
         self._runs = TradeRuns(self._stats)
+        self._runs.warm_up()
         if snapshot is not None:
             self._stats.restore(snapshot)
 
