@@ -52,7 +52,7 @@ class TradeRuns:
         self._quotes = np.empty((SLOTS, 4), np.uint64)
 
     def warm_up(self) -> None:
-        """Load the native code now, or compile it (some seconds, once on a machine): the first trades shall not wait."""
+        """Load the native code now, or compile it (seconds, once on a machine): no trade shall wait."""
         self._scan(Chunk([b""], [None]), 0)
 
     def process(self, values: Sequence[bytes | None], received_ms: Sequence[int | None]) -> list[Output]:
