@@ -1,14 +1,16 @@
 """What every benchmark gives, and how it is shown.
 
-A benchmark is a module of this package with `run() -> list[Figure]`. It starts what it needs, on free loopback ports,
-and measures its peer in the same run: absolute rates differ from machine to machine, ratios much less.
+A benchmark is a module of this package with `run(**options) -> list[Figure]`. It starts what it needs, on free
+loopback ports, and measures its peer in the same run: absolute rates differ from machine to machine, ratios much less.
+A run that is one of many, set beside others by another program, gives that program's result line instead, as a dict.
 """
 
+import inspect
 import json
 import os
 import pkgutil
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module, metadata
@@ -35,13 +37,19 @@ def benchmarks() -> dict[str, str]:
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: import_module(f"bench.{name}") for name in names}
     return {
-        name: (module.__doc__ or "").partition("\n")[0] for name, module in modules.items() if hasattr(module, "run")
+        name.replace("_", "-"): (module.__doc__ or "").partition("\n")[0]
+        for name, module in modules.items()
+        if hasattr(module, "run")
     }
 
 
-def measure(name: str) -> list[Figure]:
-    """Run one benchmark."""
-    figures: list[Figure] = import_module(f"bench.{name}").run()
+def measure(name: str, options: Mapping[str, Any] | None = None) -> list[Figure] | dict[str, Any]:
+    """Run one benchmark. Raises TypeError for an option that it does not have."""
+    run = import_module(f"bench.{name.replace('-', '_')}").run
+    for option in options or {}:
+        if option not in inspect.signature(run).parameters:
+            raise TypeError(f"benchmark {name} has no option --{option.replace('_', '-')}")
+    figures: list[Figure] | dict[str, Any] = run(**(options or {}))
     return figures
 
 

@@ -4,6 +4,7 @@ Run it: `python -m bytewax.run flows.second_stats -r RECOVERY_DIR -s 10 -b 0`
 (make the directory once: `python -m bytewax.recovery RECOVERY_DIR 1`; one directory a flow).
 """
 
+import gc
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ from flows.connectors.redis_sink import LastValue, RedisSink
 from flows.dlq import poison_record
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
-from flows.records import decode_trades
+from flows.runs import TradeRuns
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
@@ -47,6 +48,8 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
 
     def __init__(self, allowed_lateness_ms: int, revision_horizon_ms: int, snapshot: bytes | None) -> None:
         self._stats = PartitionStats(allowed_lateness_ms, revision_horizon_ms)
+        self._runs = TradeRuns(self._stats)
+        self._runs.warm_up()
         if snapshot is not None:
             self._stats.restore(snapshot)
 
@@ -54,8 +57,7 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
         """Process the chunks in order."""
         out: list[Output] = []
         for chunk in values:
-            decoded = decode_trades(chunk.values)
-            for output in self._stats.process(zip(decoded, chunk.received_ms, strict=True)):
+            for output in self._runs.process(chunk.values, chunk.received_ms):
                 if isinstance(output, SecondStat):
                     out.append(output)
                 else:
@@ -103,6 +105,16 @@ def rejected(item: tuple[str, Output]) -> tuple[str, Record] | None:
     return (part, output) if isinstance(output, Record) else None
 
 
+def tune_gc() -> None:
+    """Spare the collector what is there for good, and every chunk's messages, which hold no cycles.
+
+    By default each chunk of 10,000 messages sets off a dozen collections: a third of the flow's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 def build_flow(
     source: Source[tuple[str, Chunk]],
     stats_sink: Sink[tuple[str, Record]],
@@ -135,6 +147,7 @@ def flow() -> Dataflow:
     topic = replace(raw, name=settings.kafka_topic or raw.name)
     create_topics(brokers, [topic.dlq, SECONDSTAT] if settings.kafka_topic else [raw, raw.dlq, SECONDSTAT])
     source = KafkaSource(brokers, topic.name, SECOND_STATS_GROUP)
+    tune_gc()
     serve_health(settings.host, settings.health_port, source.liveness.reason)
     return build_flow(
         source,

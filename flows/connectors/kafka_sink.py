@@ -60,6 +60,7 @@ class KafkaSinkPart(StatefulSinkPartition[Record, None]):
             "message.max.bytes": LARGEST_DEAD_LETTER,
             "compression.type": "lz4",
             "linger.ms": 5,
+            "delivery.report.only.error": True,  # a report of each delivery costs as much as the record
             "queue.buffering.max.kbytes": 32_768,
             "message.timeout.ms": 0,  # a broker that is away is waited for
         }

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flows import drain
@@ -20,21 +20,68 @@ from flows.domain.errors import OutOfRange, WrongLog
 
 log = logging.getLogger(__name__)
 
-CHUNK_SIZE = 2000
+CHUNK_SIZE = 10000
 IDLE_WAIT = timedelta(milliseconds=5)
 METADATA_TIMEOUT_S = 60
 
 
-@dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records of one partition, column-wise."""
+    """Consecutive records of one partition, column-wise; keys and offsets are needed for few records, so made last."""
 
-    topic: str
-    partition: int
-    offsets: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    received_ms: list[int | None]  # header `received_ms`, None where there is none
+    __slots__ = ("_keys", "_messages", "_offsets", "partition", "received_ms", "topic", "values")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offsets: list[int],
+        keys: list[bytes | None],
+        values: list[bytes | None],
+        received_ms: list[int | None],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self._offsets = offsets
+        self._keys = keys
+        self.values = values
+        self.received_ms = received_ms  # header `received_ms`, None where there is none
+        self._messages: list[Message] | None = None
+
+    @classmethod
+    def of(cls, topic: str, partition: int, messages: list[Message]) -> "Chunk":
+        """The records as Kafka gave them, none of them an error."""
+        headers = [*map(Message.headers, messages)]
+        received: list[int | None] = [None] * len(messages)
+        if any(headers):
+            received = [*map(_received_ms, headers)]
+        chunk = cls(topic, partition, [], [], [*map(Message.value, messages)], received)
+        chunk._messages = messages
+        return chunk
+
+    @property
+    def offsets(self) -> list[int]:
+        """The offset of each record."""
+        if self._messages is not None:
+            self._columns()
+        return self._offsets
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """The key of each record."""
+        if self._messages is not None:
+            self._columns()
+        return self._keys
+
+    def _columns(self) -> None:
+        assert self._messages is not None
+        self._offsets = [*map(Message.offset, self._messages)]
+        self._keys = [*map(Message.key, self._messages)]
+        self._messages = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, to which Kafka's own objects can't go."""
+        columns = self.topic, self.partition, self.offsets, self.keys, self.values, self.received_ms
+        return Chunk, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +141,7 @@ class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # an offset out of retention must not be skipped over in silence
             "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 10,  # a full queue is asked again after a second otherwise, and runs empty before
             "queued.max.messages.kbytes": 16_384,
         }
 
@@ -162,10 +210,11 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
             raise StopIteration
         self._source.liveness.touch()
         messages = self._consumer.consume(self._source.chunk_size, timeout=0)
-        good = [m for m in messages if m.error() is None] if messages else []
-        if len(good) < len(messages):
+        good = messages
+        if any(map(Message.error, messages)):
             self._check_errors(messages)
-        if self._stop is not None:
+            good = [m for m in messages if m.error() is None]
+        if good and self._stop is not None and good[-1].offset() >= self._stop:
             good = [m for m in good if m.offset() < self._stop]
         if not good:
             self._skip_to_stop(bool(messages))
@@ -173,19 +222,7 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
             return []
         self._awake = None
         self._offset = good[-1].offset() + 1
-        return [
-            (
-                self._part,
-                Chunk(
-                    self._source.topic,
-                    self._partition,
-                    [m.offset() for m in good],
-                    [m.key() for m in good],
-                    [m.value() for m in good],
-                    [_received_ms(m.headers()) for m in good],
-                ),
-            )
-        ]
+        return [(self._part, Chunk.of(self._source.topic, self._partition, good))]
 
     def _skip_to_stop(self, read_past: bool) -> None:
         """End a bounded range whose last offsets hold no records (compaction, transaction markers)."""

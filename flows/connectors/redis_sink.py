@@ -12,23 +12,29 @@ from flows.domain.errors import DeliveryFailed
 
 log = logging.getLogger(__name__)
 
-# KEYS: last-value key. ARGV: JSON, channel ("" for none), names of the fields that order the values.
-# Replaces the last value only by a greater one, or where it is none of ours; publishes whatever comes, as revisions of
+# KEYS: last-value keys. ARGV: the number of fields that order the values, their names, then JSON and channel ("" for
+# none) for each key.
+# Replaces a last value only by a greater one, or where it is none of ours; publishes whatever comes, as revisions of
 # older seconds matter too.
 _PUBLISH = """
+local fields = tonumber(ARGV[1])
 local function newer(new, old)
-  for i = 3, #ARGV do
+  for i = 2, fields + 1 do
     local field = ARGV[i]
     if type(old[field]) ~= type(new[field]) then return true end
     if new[field] ~= old[field] then return new[field] > old[field] end
   end
   return false
 end
-local last = redis.pcall('GET', KEYS[1])
-local ours, old = pcall(cjson.decode, last)
-if not ours or type(old) ~= 'table' or newer(cjson.decode(ARGV[1]), old) then redis.call('SET', KEYS[1], ARGV[1]) end
-if ARGV[2] ~= '' then redis.call('PUBLISH', ARGV[2], ARGV[1]) end
+for i, key in ipairs(KEYS) do
+  local json, channel = ARGV[fields + 2 * i], ARGV[fields + 2 * i + 1]
+  local last = redis.pcall('GET', key)
+  local ours, old = pcall(cjson.decode, last)
+  if not ours or type(old) ~= 'table' or newer(cjson.decode(json), old) then redis.call('SET', key, json) end
+  if channel ~= '' then redis.call('PUBLISH', channel, json) end
+end
 """
+AT_ONCE = 500  # items of one call, which nobody else's may interrupt
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 
 
@@ -63,7 +69,7 @@ class RedisSink(FixedPartitionedSink[LastValue, None]):
 
 
 class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
-    """Writes each batch in one round trip and waits for the answer, so there is nothing left to snapshot."""
+    """Writes a batch in one call and waits for the answer, so there is nothing left to snapshot."""
 
     def __init__(self, host: str, port: int, order_by: tuple[str, ...]) -> None:
         self._where = f"{host}:{port}"
@@ -76,10 +82,11 @@ class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
         pause = 0.1
         while True:
             try:
-                pipeline = self._redis.pipeline(transaction=False)
-                for item in items:
-                    self._script([item.key], [item.json, item.channel or "", *self._order_by], client=pipeline)
-                pipeline.execute()
+                while items:
+                    now = items[:AT_ONCE]
+                    values = (text for item in now for text in (item.json, item.channel or ""))
+                    self._script([item.key for item in now], [len(self._order_by), *self._order_by, *values])
+                    items = items[AT_ONCE:]
                 return
             except _AWAY as error:
                 if drain.overdue():

@@ -37,6 +37,14 @@ class IdIntervals:
             return True
         return self._add_older(number)
 
+    def extend(self, first: int, after: int) -> None:
+        """Add the ids from `first` up to before `after`; none of them is below `end`."""
+        if first > self.end:
+            self._starts.append(self.start)
+            self._ends.append(self.end)
+            self.start = first
+        self.end = after
+
     def _add_older(self, number: int) -> bool:
         starts, ends = self._starts, self._ends
         at = bisect_right(starts, number)  # the interval before `at` is the only one that can hold it

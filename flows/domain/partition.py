@@ -7,7 +7,7 @@ with start + 1000 + allowed lateness ≤ W, in (timestamp, symbol) order. How re
 import pickle
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,13 @@ class PartitionStats:
     """All state of one partition, and the records it publishes."""
 
     def __init__(self, allowed_lateness_ms: int, revision_horizon_ms: int) -> None:
-        self._close_after_ms = SECOND_MS + allowed_lateness_ms
-        self._horizon_ms = SECOND_MS + revision_horizon_ms
+        self.close_after_ms = SECOND_MS + allowed_lateness_ms
+        self.horizon_ms = SECOND_MS + revision_horizon_ms
         self.watermark = 0
         self.ids: dict[str, IdIntervals] = {}
         self.counts: Counter[str] = Counter()  # what was seen and dropped, for metrics; not part of the state
         self._open: dict[int, dict[str, Accumulator]] = {}
-        self._next_close = NEVER
+        self.next_close = NEVER  # the watermark at which a second is to be published
         # Published seconds within the horizon, packed: a million accumulators as objects would make each
         # snapshot half a second long.
         self._published: dict[int, bytes] = {}
@@ -65,6 +65,40 @@ class PartitionStats:
                 self.counts["rejected"] += 1
                 out.append(Rejected(index, str(error)))
         return out
+
+    def take_run(
+        self,
+        ids: Collection[tuple[str, int, int]],
+        sums: Iterable[tuple[str, int, AccumulatorRow]],
+        watermark: int,
+        out: list[Output],
+    ) -> bool:
+        """Take a run of valid trades, within which nothing is to be published, in one go (`flows.runs`).
+
+        `ids` are (symbol, first id, id after the last), `sums` (symbol, second, their sums), `watermark` is W after it.
+        False if some may be duplicates: then nothing was taken, and the records are to be processed one by one.
+        """
+        for symbol, first, _ in ids:
+            known = self.ids.get(symbol)
+            if known is not None and first < known.end:
+                return False
+        for symbol, first, after in ids:
+            known = self.ids.get(symbol)
+            if known is None:
+                known = self.ids[symbol] = IdIntervals(first)
+            known.extend(first, after)
+            self.counts["trades"] += after - first
+        for symbol, second, row in sums:
+            stat = self._accumulator(second, symbol)
+            if stat is None:
+                self._open.setdefault(second, {})[symbol] = Accumulator.of(row)
+                self.next_close = min(self.next_close, second + self.close_after_ms)
+            else:
+                stat.merge(row)
+        self.watermark = watermark
+        if self.next_close <= watermark:
+            self._publish(out)
+        return True
 
     def _take(self, record: LogRecord, received_ms: int | None, out: list[Output]) -> None:
         event_time = record.event_time
@@ -88,7 +122,7 @@ class PartitionStats:
         else:
             raise InvalidRecord(f"unknown event type {record.event_type[:40]!r}")
         self.watermark = max(self.watermark, event_time)
-        if self._next_close <= self.watermark or (is_heartbeat and self._dirty):
+        if self.next_close <= self.watermark or (is_heartbeat and self._dirty):
             self._publish(out)
         if too_late is not None:
             raise too_late
@@ -106,13 +140,13 @@ class PartitionStats:
             return None
         self.counts["trades"] += 1
         second = trade_time - trade_time % SECOND_MS
-        if second + self._horizon_ms <= self.watermark:
+        if second + self.horizon_ms <= self.watermark:
             self.counts["late"] += 1
             return InvalidRecord(f"too late: second {second} is beyond the revision horizon at W {self.watermark}")
         stat = self._accumulator(second, symbol)
         if stat is None:
             stat = self._open.setdefault(second, {})[symbol] = Accumulator(agg_id, price)
-            self._next_close = min(self._next_close, second + self._close_after_ms)
+            self.next_close = min(self.next_close, second + self.close_after_ms)
         stat.add(agg_id, price, quantity, trades, bool(record.is_buyer_maker))
         return None
 
@@ -138,18 +172,18 @@ class PartitionStats:
 
     def _publish(self, out: list[Output]) -> None:
         """Close what W has passed and publish dirty seconds again, all in (timestamp, symbol) order."""
-        closing = [second for second in self._open if second + self._close_after_ms <= self.watermark]
+        closing = [second for second in self._open if second + self.close_after_ms <= self.watermark]
         for second in sorted({*closing, *self._dirty}):
             stats = self._dirty.pop(second, {})
-            if second + self._close_after_ms <= self.watermark:
+            if second + self.close_after_ms <= self.watermark:
                 stats |= self._open.pop(second, {})
-            out.extend(stats[symbol].stat(symbol, second) for symbol in sorted(stats))
+            new = {symbol: stats[symbol].row() for symbol in sorted(stats)}
+            out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
             packed = self._published.get(second)
-            rows = _unpack(packed) if packed else {}
-            rows |= {symbol: stats[symbol].row() for symbol in stats}
+            rows = _unpack(packed) | new if packed else new
             self._published[second] = _pack(rows)
-        self._next_close = min(self._open, default=NEVER) + self._close_after_ms
-        for second in [s for s in self._published if s + self._horizon_ms <= self.watermark]:
+        self.next_close = min(self._open, default=NEVER) + self.close_after_ms
+        for second in [s for s in self._published if s + self.horizon_ms <= self.watermark]:
             del self._published[second]
 
     def snapshot(self) -> bytes:
@@ -174,7 +208,15 @@ class PartitionStats:
         self._open = _accumulators(state["open"])
         self._dirty = _accumulators(state["dirty"])
         self._published = state["published"]
-        self._next_close = min(self._open, default=NEVER) + self._close_after_ms
+        self.next_close = min(self._open, default=NEVER) + self.close_after_ms
+
+    def open_stats(self) -> list[SecondStat]:
+        """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
+        return [
+            stats[symbol].stat(symbol, second)
+            for second, stats in sorted(self._open.items())
+            for symbol in sorted(stats)
+        ]
 
     @property
     def holes(self) -> int:

@@ -1,13 +1,13 @@
 """One-second statistics of trades: the record that is published, and the accumulator behind it."""
 
 import json
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from flows.domain.market import decimal_8, decimal_16
 
 
-@dataclass(frozen=True, slots=True)
-class SecondStat:
+class SecondStat(NamedTuple):
     """Statistics of the trades of one symbol whose trade time is in [timestamp, timestamp + 1000).
 
     Prices and base volumes are in 1e-8 units, quote volumes in 1e-16; all exact. Apart from the ids and the number
@@ -31,15 +31,15 @@ class SecondStat:
 
     def final_state(self) -> bytes:
         """The JSON without `revision`: what hashes and comparisons are made of."""
-        return self._fields().encode() + b"}"
+        return self._unrevised().encode() + b"}"
 
     def to_json(self) -> bytes:
         """The JSON that is published, field order fixed."""
-        return f'{self._fields()},"revision":{self.revision}}}'.encode()
+        return f'{self._unrevised()},"revision":{self.revision}}}'.encode()
 
-    def _fields(self) -> str:
+    def _unrevised(self) -> str:
         return (
-            f'{{"symbol":{json.dumps(self.symbol, ensure_ascii=False)},"timestamp":{self.timestamp},'
+            f'{{"symbol":{_quoted(self.symbol)},"timestamp":{self.timestamp},'
             f'"open":"{decimal_8(self.open)}","high":"{decimal_8(self.high)}",'
             f'"low":"{decimal_8(self.low)}","close":"{decimal_8(self.close)}",'
             f'"volume":"{decimal_8(self.volume)}","quote_volume":"{decimal_16(self.quote_volume)}",'
@@ -47,6 +47,11 @@ class SecondStat:
             f'"taker_buy_quote_volume":"{decimal_16(self.taker_buy_quote_volume)}",'
             f'"first_trade_id":{self.first_trade_id},"last_trade_id":{self.last_trade_id}'
         )
+
+
+@lru_cache(maxsize=1 << 14)
+def _quoted(symbol: str) -> str:
+    return json.dumps(symbol, ensure_ascii=False)
 
 
 AccumulatorRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
@@ -84,16 +89,27 @@ class Accumulator:
             self.taker_buy_volume += quantity
             self.taker_buy_quote_volume += quote
 
+    def merge(self, row: AccumulatorRow) -> None:
+        """Add the trades behind another accumulator's row, none of which is here yet; its revision is not looked at."""
+        open_, high, low, close, volume, quote, count, buys, buys_quote, first, last, _ = row
+        if last > self.last:
+            self.last, self.close = last, close
+        if first < self.first:
+            self.first, self.open = first, open_
+        self.high = max(self.high, high)
+        self.low = min(self.low, low)
+        self.volume += volume
+        self.quote_volume += quote
+        self.trade_count += count
+        self.taker_buy_volume += buys
+        self.taker_buy_quote_volume += buys_quote
+
     def stat(self, symbol: str, timestamp: int) -> SecondStat:
         """What has been added so far, as the record to publish."""
-        return SecondStat(
-            symbol, timestamp, self.open, self.high, self.low, self.close, self.volume, self.quote_volume,
-            self.trade_count, self.taker_buy_volume, self.taker_buy_quote_volume, self.first, self.last,
-            self.revision,
-        )  # fmt: skip
+        return SecondStat(symbol, timestamp, *self.row())
 
     def row(self) -> AccumulatorRow:
-        """The state as a flat tuple, for snapshots."""
+        """The state as a flat tuple, for snapshots: what SecondStat has after its symbol and timestamp."""
         return (
             self.open, self.high, self.low, self.close, self.volume, self.quote_volume, self.trade_count,
             self.taker_buy_volume, self.taker_buy_quote_volume, self.first, self.last, self.revision,

@@ -1,0 +1,237 @@
+"""One timed run of the production dataflow of SecondStats over a topic, as a process of its own.
+
+Prints, last, the line that the peers of ../shared/peers/second_stats print: peer, messages, seconds, rate, stats,
+volume_sum and check (the sum of the CRC-32 of each stat's text), so that runs agree only if every field does.
+"""
+
+import argparse
+import json
+import pickle
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from zlib import crc32
+
+import msgspec
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.recovery import RecoveryConfig
+from bytewax.testing import cluster_main
+from confluent_kafka import Consumer, TopicPartition
+
+from flows.channels import SECOND_STATS_GROUP, SECONDSTAT, create_topics
+from flows.connectors.kafka_sink import KafkaSink
+from flows.connectors.kafka_source import Chunk, KafkaPartition, KafkaSource, Position
+from flows.connectors.redis_sink import LastValue, RedisSink, RedisSinkPart
+from flows.domain.market import SCALE, scaled
+from flows.domain.partition import PartitionStats
+from flows.recovery import make_recovery
+from flows.second_stats import build_flow, tune_gc
+from infra.settings import split_address
+
+LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
+EPOCH = timedelta(seconds=10)  # as `tracker up` runs it
+
+
+class _Published(msgspec.Struct):
+    symbol: str
+    timestamp: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trade_count: int
+    taker_buy_volume: str
+    revision: int
+
+
+_published = msgspec.json.Decoder(_Published)
+
+
+class Totals:
+    """Exact totals and a checksum over stats, each counted once."""
+
+    def __init__(self) -> None:
+        self.stats = self.volume = self.check = 0
+
+    def add(self, json_text: bytes) -> None:
+        """Count a published SecondStat. Raises ValueError for a revision: the peers count each second once."""
+        stat = _published.decode(json_text)
+        if stat.revision:
+            raise ValueError(f"{stat.symbol} {stat.timestamp} was revised; take a topic without late trades")
+        prices = " ".join(str(scaled(price)) for price in (stat.open, stat.high, stat.low, stat.close))
+        volume, buy = scaled(stat.volume), scaled(stat.taker_buy_volume)
+        quote = int(stat.quote_volume.replace(".", ""))
+        second = stat.timestamp // 1000
+        line = f"{stat.symbol} {second} {prices} {volume} {quote} {stat.trade_count} {buy}"
+        self.check += crc32(line.encode())
+        self.volume += volume
+        self.stats += 1
+
+    def line(self, peer: str, messages: int, seconds: float) -> dict[str, Any]:
+        """The result as the peers print it."""
+        whole, part = divmod(self.volume, SCALE)
+        return {
+            "peer": peer,
+            "messages": messages,
+            "seconds": round(seconds, 3),
+            "rate": round(messages / seconds),
+            "stats": self.stats,
+            "volume_sum": f"{whole}.{part:08d}",
+            "check": str(self.check),
+        }
+
+
+class CountSink(DynamicSink[Any]):
+    """Counts SecondStats (records of the flow, or their JSON) and keeps none of them."""
+
+    def __init__(self, totals: Totals) -> None:
+        self.totals = totals
+
+    def build(self, _step_id: str, _worker_index: int, _worker_count: int) -> "StatelessSinkPartition[Any]":
+        """One for each worker, on the same totals: the workers are threads of one process."""
+        return _Count(self.totals)
+
+
+class _Count(StatelessSinkPartition[Any]):
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+
+    def write_batch(self, items: list[Any]) -> None:
+        for item in items:
+            self._totals.add(item if isinstance(item, bytes) else item[1].value)
+
+
+class KeepingRedisSink(RedisSink):
+    """The production sink; also keeps what it wrote, to be counted when the time has been taken."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> RedisSinkPart:
+        """As the RedisSink does."""
+        return _KeepingPart(*self._address, self._order_by)
+
+
+class _KeepingPart(RedisSinkPart):
+    def write_batch(self, items: list[LastValue]) -> None:
+        super().write_batch(items)
+        KeepingRedisSink.kept += [item.json for item in items]
+
+
+class Nowhere(DynamicSink[Any]):
+    """Takes everything and does nothing with it, as the peers' stats go nowhere."""
+
+    def build(self, _step_id: str, _worker_index: int, _worker_count: int) -> "StatelessSinkPartition[Any]":
+        """One for each worker."""
+        return _Nowhere()
+
+
+class _Nowhere(StatelessSinkPartition[Any]):
+    def write_batch(self, items: list[Any]) -> None:
+        pass
+
+
+class TimedSource(KafkaSource):
+    """The production source; notes when the first records came, and how many."""
+
+    began: float | None = None
+    records = 0
+
+    def build_part(self, _step_id: str, for_part: str, resume_state: Position | None) -> KafkaPartition:
+        """As the KafkaSource does."""
+        return _TimedPartition(self, int(for_part), resume_state)
+
+
+class _TimedPartition(KafkaPartition):
+    def __init__(self, source: TimedSource, partition: int, resume: Position | None) -> None:
+        super().__init__(source, partition, resume)
+        self._timed = source
+
+    def next_batch(self) -> list[tuple[str, Chunk]]:
+        chunks = super().next_batch()
+        if chunks:
+            if self._timed.began is None:
+                self._timed.began = time.perf_counter()
+            self._timed.records += sum(len(chunk.values) for _part, chunk in chunks)
+        return chunks
+
+
+def ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """The end offset of each partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench"})
+    try:
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        places = [TopicPartition(topic, p) for p in sorted(partitions)]
+        return {p.partition: consumer.get_watermark_offsets(p, timeout=30)[1] for p in places}
+    finally:
+        consumer.close()
+
+
+def still_open(recovery: Path) -> Iterator[bytes]:
+    """The seconds that the end of the input left open, from the flow's last snapshots."""
+    for database in sorted(recovery.glob("*.sqlite3")):
+        with closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute(
+                "SELECT state_key, ser_change FROM snaps WHERE step_id LIKE ? ORDER BY snap_epoch",
+                ("second_stats.second_stats%",),
+            )
+            last = dict(rows.fetchall())
+        for pickled in last.values():
+            stats = PartitionStats(LATENESS_MS, HORIZON_MS)
+            stats.restore(pickle.loads(pickled))  # noqa: S301 - our own
+            yield from (stat.to_json() for stat in stats.open_stats())
+
+
+def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str = "") -> dict[str, Any]:
+    """Run the flow over the n records of a topic; the peers' result line as a dict.
+
+    `sinks`: "count" only counts, as the peers do; "real" writes to Kafka and to the Redis server at `redis` as well.
+    Raises ValueError if the topic does not hold n.
+    """
+    stop = ends(bootstrap, topic)
+    if sum(stop.values()) != n:
+        raise ValueError(f"topic {topic} holds {sum(stop.values())} messages, not {n}")
+    source = TimedSource(bootstrap, topic, SECOND_STATS_GROUP, stop=stop)
+    totals = Totals()
+    ends_of_flow: tuple[Any, Any, Any] = CountSink(totals), Nowhere(), Nowhere()
+    if sinks == "real":
+        create_topics(bootstrap, [SECONDSTAT])
+        ends_of_flow = (
+            KafkaSink(bootstrap, len(stop)),
+            KeepingRedisSink(*split_address(redis, 6379), len(stop), ("timestamp", "revision")),
+            KafkaSink(bootstrap, len(stop)),
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        recovery = Path(directory) / "recovery"
+        make_recovery(recovery)
+        flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)
+        tune_gc()  # as the flow's own start does
+        cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=RecoveryConfig(str(recovery)))
+        for text in still_open(recovery):
+            totals.add(text)
+    assert source.began is not None
+    seconds = time.perf_counter() - source.began
+    for text in KeepingRedisSink.kept:
+        totals.add(text)
+    return totals.line("tracker" if sinks == "count" else f"tracker-{sinks}-sinks", source.records, seconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m bench.flow_run", description=__doc__)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--n", type=int, required=True)
+    parser.add_argument("--sinks", choices=("count", "real"), default="count")
+    parser.add_argument("--redis", default="")
+    print(json.dumps(measure(**vars(parser.parse_args(arguments)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

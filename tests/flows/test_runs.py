@@ -1,0 +1,200 @@
+"""Runs against rows: the same outputs, the same state, byte for byte, whatever the log and the chunks."""
+
+import json
+import pickle
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows import runs
+from flows.domain.market import SCALE
+from flows.domain.partition import PartitionStats
+from flows.domain.second_stat import SecondStat
+from flows.records import decode_trades
+from flows.runs import TradeRuns
+
+BASE = 1_723_161_600_000
+LATENESS, HORIZON = 200, 10_000
+
+
+def trade(a, event, symbol="BTCUSDT", *, lag=0, price="100.5", size="0.25", maker="true", raws=1):
+    head = "" if event is None else f'"E":{event},'
+    at = (event if event is not None else BASE) - lag
+    return (
+        f'{{"e":"aggTrade",{head}"s":"{symbol}","a":{a},"p":"{price}","q":"{size}","f":{a * 2},"l":{a * 2 + raws - 1},'
+        f'"T":{at},"m":{maker},"M":true}}'
+    ).encode()
+
+
+def by_rows(values, received):
+    stats = PartitionStats(LATENESS, HORIZON)
+    return texts(stats.process(zip(decode_trades(values), received, strict=True))), stats
+
+
+def by_runs(values, received, chunk):
+    stats = PartitionStats(LATENESS, HORIZON)
+    folded, out = TradeRuns(stats), []
+    for start in range(0, len(values), chunk):
+        part = slice(start, start + chunk)
+        out += [
+            (number, start + place, text) for number, place, text in texts(folded.process(values[part], received[part]))
+        ]
+    return [(n, p if n else 0, t) for n, p, t in out], stats
+
+
+def texts(outputs):
+    return [(0, 0, o.to_json()) if isinstance(o, SecondStat) else (1, o.index, o.reason) for o in outputs]
+
+
+def assert_same(values, chunks, received=None):
+    received = received or [None] * len(values)
+    expected, rows = by_rows(values, received)
+    for chunk in chunks:
+        found, stats = by_runs(values, received, chunk)
+        assert found == expected
+        assert stats.counts == rows.counts
+        assert pickle.loads(stats.snapshot()) == pickle.loads(rows.snapshot())
+    return expected, rows
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    """Even runs of one trade, so that small logs are full of them."""
+    monkeypatch.setattr(runs, "SHORTEST", 1)
+
+
+AMOUNTS = (
+    "1", "0.1", "61837.63000000", "0.00000001", "9999999999.99999999", "99999999999.99999999", "00.5", "1.", ".5",
+    "1.123456789", "0", "0.00000000", "-1", "1e5", "", "999999999999999999", "1208925819614629.17470619",
+)  # fmt: skip
+NUMBERS = (
+    "0", "7", "007", "-1", "1.0", "null", "true", '"7"', "999999999999999999", "9223372036854775807",
+    "9223372036854775808", "99999999999999999999999", "9007199254740991", "9007199254740992", str(BASE),
+)  # fmt: skip
+PLAIN = {
+    "e": '"aggTrade"', "E": str(BASE), "s": '"SOLUSDT"', "a": "5", "p": '"1.5"', "q": '"2"', "f": "1", "l": "3",
+    "T": str(BASE), "m": "true", "M": "true",
+}  # fmt: skip
+amounts, numbers = st.sampled_from(AMOUNTS), st.sampled_from(NUMBERS)
+symbols = st.sampled_from(["BTCUSDT", "ETHUSDT", "币安人生USDT", "A", "", 'A\\"B', "\\u0041", "BTC USDT", "BTCUSD"])
+
+
+@st.composite
+def near_misses(draw):
+    """A trade with one thing about it that may be wrong."""
+    fields = dict(PLAIN)
+    order = list(fields)
+    match draw(
+        st.sampled_from(["number", "amount", "drop", "swap", "extra", "cut", "space", "symbol", "byte", "twice"])
+    ):
+        case "number":
+            fields[draw(st.sampled_from("EaflTm"))] = draw(numbers)
+        case "amount":
+            fields[draw(st.sampled_from("pq"))] = f'"{draw(amounts)}"'
+        case "drop":
+            order.remove(draw(st.sampled_from(order)))
+        case "swap":
+            i = draw(st.integers(0, len(order) - 2))
+            order[i], order[i + 1] = order[i + 1], order[i]
+        case "extra":
+            order.append("Z")
+            fields["Z"] = draw(st.sampled_from(["1", "null", "{}"]))
+        case "symbol":
+            fields["s"] = f'"{draw(symbols)}"'
+        case "twice":
+            order.append(draw(st.sampled_from(order)))
+        case "cut":
+            return ("{" + ",".join(f'"{k}":{fields[k]}' for k in order) + "}").encode()[: draw(st.integers(0, 140))]
+        case "space":
+            return ("{" + ", ".join(f'"{k}":{fields[k]}' for k in order) + "}").encode()
+        case "byte":
+            text = bytearray(("{" + ",".join(f'"{k}":{fields[k]}' for k in order) + "}").encode())
+            text[draw(st.integers(0, len(text) - 1))] = draw(st.integers(0, 255))
+            return bytes(text)
+    return ("{" + ",".join(f'"{k}":{fields[k]}' for k in order) + "}").encode()
+
+
+@st.composite
+def logs(draw):
+    """Mostly plain trades of several symbols, with all that may come between them."""
+    values, received, clock = [], [], BASE
+    ids = {"BTCUSDT": 10, "ETHUSDT": 500, "币安人生USDT": 7, "ETHUSD": 3}
+    for _ in range(draw(st.integers(1, 80))):
+        clock += draw(st.sampled_from([0, 0, 1, 40, 300, 900, 2500]))
+        kind = draw(st.sampled_from(["trade"] * 9 + ["heartbeat", "odd", "again", "none", "backfill", "subscription"]))
+        symbol = draw(st.sampled_from(sorted(ids)))
+        if kind == "heartbeat":
+            values.append(b'{"e":"heartbeat","E":%d}' % clock)
+        elif kind == "odd":
+            values.append(draw(near_misses()))
+        elif kind == "none":
+            values.append(None)
+        elif kind == "subscription":
+            values.append(
+                json.dumps({"e": "subscription", "s": symbol, "on": draw(st.booleans()), "E": clock}).encode()
+            )
+        elif kind == "again" and values:
+            values.append(draw(st.sampled_from(values)))
+        else:
+            ids[symbol] += draw(st.sampled_from([1, 1, 1, 1, 1, 3, -1]))
+            lag = draw(st.sampled_from([0, 1, 30, 400, 3000, 12_000, -1000, -1001]))
+            event = None if kind == "backfill" else clock
+            values.append(
+                trade(ids[symbol], event, symbol, lag=lag, price=draw(amounts), size=draw(amounts),
+                      maker=draw(st.sampled_from(["true", "false"])), raws=draw(st.integers(1, 3)))
+            )  # fmt: skip
+        received.append(draw(st.sampled_from([None, clock, clock, clock - 600_000, clock - 600_001])))
+    values.append(b'{"e":"heartbeat","E":%d}' % (clock + 5000))
+    return values, [*received, None]
+
+
+@settings(max_examples=200, deadline=None)
+@given(logs())
+def test_runs_publish_and_keep_what_rows_do_whatever_the_chunks(log):
+    assert_same(log[0], [1, 2, 7, 1000], log[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(near_misses(), min_size=1, max_size=4))
+def test_a_trade_that_is_nearly_plain_is_what_rows_make_of_it(odd):
+    plain = [trade(100 + i, BASE + i) for i in range(3)]
+    assert_same([*plain, *odd, trade(103, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [1, 1000])
+
+
+def test_every_field_with_every_odd_value():
+    odd = [(field, value) for field in "EaflTmM" for value in NUMBERS]
+    odd += [(field, f'"{value}"') for field in "pq" for value in AMOUNTS]
+    for field, value in odd:
+        record = ("{" + ",".join(f'"{k}":{v}' for k, v in (PLAIN | {field: value}).items()) + "}").encode()
+        values = [trade(100, BASE), record, trade(101, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)]
+        assert_same(values, [1000])
+
+
+def test_sums_are_exact_beyond_64_bits():
+    most = "9999999999.99999999"
+    values = [trade(i, BASE + i // 10, price=most, size=most, maker="false") for i in range(5000)]
+    expected, _ = assert_same([*values, b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [5001])
+    amount = 10**10 * SCALE - 1
+    assert f'"taker_buy_quote_volume":"{5000 * amount * amount // SCALE**2}.' in expected[0][2].decode()
+
+
+def test_more_symbols_than_a_run_may_have():
+    values = [trade(i // 6000, BASE + i // 100, f"S{i % 6000}USDT") for i in range(20_000)]
+    expected, _ = assert_same([*values, b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [7000, 20_001])
+    assert len({text for _, _, text in expected}) >= 6000
+
+
+def test_plain_trades_never_meet_the_rows(monkeypatch):
+    rng = random.Random(3)
+    ids = dict.fromkeys(["BTCUSDT", "ETHUSDT", "币安人生USDT"], 0)
+    values = []
+    for n in range(3000):
+        symbol = rng.choice(sorted(ids))
+        ids[symbol] += rng.choice([1] * 20 + [2])
+        values.append(trade(ids[symbol], BASE + n, symbol, lag=rng.randint(0, 6)))
+    expected, _ = by_rows(values, [None] * len(values))
+    stats = PartitionStats(LATENESS, HORIZON)
+    monkeypatch.setattr(stats, "process", lambda _: pytest.fail("went by rows"))
+    assert texts(TradeRuns(stats).process(values, [None] * len(values))) == expected
