@@ -9,7 +9,7 @@ from clickhouse_connect.driver.client import Client
 from flows.connectors.clickhouse_table import Server
 from flows.domain.second_stat import SecondStat
 
-_FIELDS = tuple(SecondStat.__dataclass_fields__)
+_FIELDS = SecondStat._fields
 _COLUMNS = ", ".join(f"toUnixTimestamp64Milli({name})" if name == "timestamp" else name for name in _FIELDS)
 _EXACT = Context(prec=77)  # the usual 28 digits would round quote volumes
 _SCALES = {name: 16 if "quote" in name else 8 for name in _FIELDS}
