@@ -148,17 +148,29 @@ def realistic(seed, seconds=40, rate=60):
     return log
 
 
-def recorded(path, name):
-    """A recording of combined frames as an import writes it: a heartbeat a partition for each second with trades."""
-    log, second = Log(name), 0
+def recorded(path, *, late=400, before_ms=None):
+    """A recording of combined frames as an import writes it: a heartbeat a partition for each second with trades.
+
+    Each `late`th trade comes 3 s later, over REST, and makes a revision; with 0 none does.
+    """
+    log, second, held = Log(path.name.partition(".")[0]), 0, []
     with gzip.open(path) as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             value = line.partition(b'"data":')[2].rstrip()[:-1]
             record = json.loads(value)
+            if before_ms and record["T"] >= before_ms:
+                break
             if second and record["E"] // 1000 > second:
                 log.heartbeats(second * 1000 + 999)
             second = max(second, record["E"] // 1000)
-            partition = partition_of(record["s"], PARTITIONS)
-            log.put(partition, value, record["E"], key=record["s"])
+            while held and held[0]["T"] + 3000 <= record["E"]:
+                log.trade(backfilled(held.pop(0)), received=record["E"])
+            if late and number % late == 0:
+                held.append(record)
+            else:
+                log.put(partition_of(record["s"], PARTITIONS), value, record["E"], key=record["s"])
+    log.heartbeats(second * 1000 + 2500)
+    for trade in held:
+        log.trade(backfilled(trade), received=second * 1000)
     log.heartbeats(second * 1000 + 5000)
     return log

@@ -58,6 +58,7 @@ class StallingPart(StatefulSourcePartition):
 def flow():
     env = os.environ
     drain.install()
+    print("ready to drain", flush=True)
     brokers = env["BROKERS"]
     stop = {int(partition): offset for partition, offset in json.loads(env["STOP"]).items()}
     source = KafkaSource(brokers, env["KAFKA_TOPIC"], chunk_size=int(env["CHUNK"]), stop=stop)

@@ -3,13 +3,13 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from raw_logs import PARTITIONS, digest
@@ -21,6 +21,7 @@ from infra.local.part import free_port
 
 DRAIN_S = 10
 RUN_S = 100
+READY = "ready to drain"
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Plan:
     workers: int = 1
     processes: int = 1
     stall_s: float = 0
-    stops: tuple[signal.Signals, ...] = ()
+    stops: tuple[Signals, ...] = ()
     seed: int = 0
     environment: dict[str, str] = field(default_factory=dict)  # a wall clock, say
 
     def __str__(self):
-        stops = "".join("T" if stop == signal.SIGTERM else "K" for stop in self.stops)
+        stops = "".join("T" if stop == SIGTERM else "K" for stop in self.stops)
         more = "-".join(self.environment.get(name, "") for name in ("FAKETIME", "TZ"))
         return f"chunk{self.chunk}-w{self.workers}-p{self.processes}-stall{self.stall_s}-{stops or 'go'}-{self.seed}{more}"
 
@@ -44,8 +45,9 @@ class Plan:
 class Outcome:
     """What a run published, by partition of `binance.secondstat`, on Redis' channels and to the DLQ."""
 
-    def __init__(self, published, channels, last, rejected):
+    def __init__(self, published, channels, last, rejected, interrupted):
         self.published, self.channels, self.last, self.rejected = published, channels, last, rejected
+        self.interrupted = interrupted  # how often it was stopped before it had published everything
 
     @property
     def final(self):
@@ -80,10 +82,19 @@ def check(log, outcome, *, once):
         heard = [json.loads(text) for text in outcome.channels[symbol]]
         assert heard == told if once else all(stat in heard for stat in told) and all(stat in told for stat in heard)
         assert json.loads(outcome.last[symbol]) == max(told, key=lambda s: (s["timestamp"], s["revision"]))
-    seconds = len(log.final)
     revisions = sum(json.loads(text)["revision"] > 0 for n in naive for text in n.published)
+    return len(log.final), revisions, digest(outcome.final)
+
+
+def compare(bench, log, plan):
+    """Run the plan and check its outcome; prints and gives what was compared: seconds, records of revision > 0."""
+    outcome = bench.run(log, plan)
+    seconds, revisions, sha256 = check(log, outcome, once=SIGKILL not in plan.stops)
     assert seconds > 0
-    return seconds, revisions, digest(outcome.final)
+    assert revisions > 0
+    assert outcome.interrupted or not plan.stops
+    print(f"{log.name} {plan}: {seconds} seconds, {revisions} revisions, {outcome.interrupted} stops, sha256 {sha256}")
+    return seconds, revisions
 
 
 def first_difference(got, expected):
@@ -119,7 +130,7 @@ class Bench:
         redis.delete(*(f"secondstat:last:{symbol.lower()}" for symbol in log.symbols))
         with redis, redis.pubsub() as channels:
             channels.subscribe(*(symbol.lower() for symbol in log.symbols))
-            self._run(topic, plan, {p: len(entries) for p, entries in enumerate(log.partitions)}, before)
+            interrupted = self._run(topic, plan, log, before)
             heard = {symbol: [] for symbol in log.symbols}
             while message := channels.get_message(timeout=0.2):
                 if message["type"] == "message":
@@ -133,10 +144,13 @@ class Bench:
             assert (message.value() or b"") == (log.partitions[partition][offset].value or b"")
             rejected[partition].append(offset)
         values = [[message.value() for message in published[p]] for p in range(PARTITIONS)]
-        return Outcome(values, heard, last, rejected)
+        return Outcome(values, heard, last, rejected, interrupted)
 
-    def _run(self, topic, plan, stop, before):
-        rng = random.Random(f"{plan}")
+    def _run(self, topic, plan, log, before):
+        """Gives how many of the stops came amid the work."""
+        rng, interrupted = random.Random(f"{plan} {log.name}"), 0
+        stop = {p: len(entries) for p, entries in enumerate(log.partitions)}
+        everything = sum(len(naive.published) for naive in log.naive)
         recovery = self.directory / f"recovery-{uuid.uuid4().hex[:8]}"
         make_recovery(recovery)
         environment = {
@@ -144,21 +158,27 @@ class Bench:
             "STOP": json.dumps(stop), "STALL_S": str(plan.stall_s), "STALL_SEED": str(plan.seed), **plan.environment,
         }  # fmt: skip
         for number, how in enumerate((*plan.stops, None)):
-            log = self.directory / f"{recovery.name}-{number}.log"
-            cluster = Cluster("varied_flow", recovery, log, environment, plan.workers, plan.processes)
+            said = self.directory / f"{recovery.name}-{number}.log"
+            cluster = Cluster("varied_flow", recovery, said, environment, plan.workers, plan.processes)
             try:
                 if how is None:
-                    assert cluster.wait(RUN_S) == {0}, log.read_text()[-3000:]
-                    return
-                wanted = published_since(self.brokers, before) + rng.randint(1, 60)
+                    assert cluster.wait(RUN_S) == {0}, said.read_text()[-3000:]
+                    return interrupted
+                seen = published_since(self.brokers, before)
+                wanted = seen + rng.randint(1, max(1, (everything - seen) // 3))
                 deadline = time.monotonic() + RUN_S
-                while published_since(self.brokers, before) < wanted and cluster.running():
-                    assert time.monotonic() < deadline, log.read_text()[-3000:]
-                if how == signal.SIGTERM:
+                while cluster.running() and (
+                    published_since(self.brokers, before) < wanted or said.read_text().count(READY) < plan.processes
+                ):
+                    assert time.monotonic() < deadline, said.read_text()[-3000:]
+                if how == SIGTERM:
                     cluster.signal(how)
-                    assert cluster.wait(DRAIN_S) == {0}, log.read_text()[-3000:]
+                    codes = cluster.wait(DRAIN_S)
+                    assert codes == {0}, f"{codes}: {said.read_text()[-3000:]}"
             finally:
                 cluster.kill()
+            interrupted += published_since(self.brokers, before) < everything
+        raise AssertionError("the last part of a run has no stop")
 
 
 class Cluster:
@@ -195,7 +215,7 @@ class Cluster:
 
     def kill(self):
         """`kill -9` whatever still runs."""
-        self.signal(signal.SIGKILL)
+        self.signal(SIGKILL)
         for process in self.processes:
             process.wait(10)
 
