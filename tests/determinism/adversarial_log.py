@@ -46,7 +46,18 @@ def poison(now):
 
 def invalid_row(symbol, now):
     """The exchange's own invalid row: counted and skipped, does not move the watermark."""
-    return {"e": "aggTrade", "E": now, "s": symbol, "a": 1, "p": "0", "q": "0.00", "f": -1, "l": -1, "T": now, "m": True}
+    return {
+        "e": "aggTrade",
+        "E": now,
+        "s": symbol,
+        "a": 1,
+        "p": "0",
+        "q": "0.00",
+        "f": -1,
+        "l": -1,
+        "T": now,
+        "m": True,
+    }
 
 
 def adversarial(seed, seconds=30):

@@ -1,19 +1,20 @@
 """Another wall clock for a whole process, its native code included."""
 
 import os
-from importlib.util import find_spec
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 
-def wall_clock(says):
-    """Environment of a process whose wall clock `says` something (libfaketime's words); skips where there is none."""
-    found = find_spec("libfaketime")
-    libraries = [*Path(found.origin).parent.glob("vendor/libfaketime/src/libfaketime.so.1")] if found else []
-    if not libraries:
-        pytest.skip("libfaketime is not installed (it has a wheel for Linux x86_64 only)")
-    return {
-        "LD_PRELOAD": os.fspath(libraries[0]), "FAKETIME": says, "DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-    }  # fmt: skip
+def wall_clock(directory, offset_s, rate):
+    """Environment of a process whose wall clock is `offset_s` off and goes `rate` times as fast."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("another wall clock needs a C compiler on Linux")
+    library = directory / "wall_clock.so"
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": os.fspath(library), "WALL_OFFSET_S": str(offset_s), "WALL_RATE": str(rate)}

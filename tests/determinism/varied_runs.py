@@ -38,8 +38,10 @@ class Plan:
 
     def __str__(self):
         stops = "".join("T" if stop == SIGTERM else "K" for stop in self.stops)
-        more = "-".join(self.environment.get(name, "") for name in ("FAKETIME", "TZ"))
-        return f"chunk{self.chunk}-w{self.workers}-p{self.processes}-stall{self.stall_s}-{stops or 'go'}-{self.seed}{more}"
+        more = "-".join(self.environment.get(name, "") for name in ("WALL_OFFSET_S", "WALL_RATE"))
+        return (
+            f"chunk{self.chunk}-w{self.workers}-p{self.processes}-stall{self.stall_s}-{stops or 'go'}-{self.seed}{more}"
+        )
 
 
 class Outcome:

@@ -69,7 +69,10 @@ class NaiveStats:
             return False
         good = True
         if kind == "aggTrade":
-            if record.get("f") == record.get("l") == -1 and amount(record.get("p", "")) == amount(record.get("q", "")) == 0:
+            if (
+                record.get("f") == record.get("l") == -1
+                and amount(record.get("p", "")) == amount(record.get("q", "")) == 0
+            ):
                 self.invalid_rows += 1
                 return True
             if not self.valid(record, event):
