@@ -7,17 +7,19 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from flow_process import poll_until
 from raw_logs import PARTITIONS, digest
 from redis import Redis
 
 from flows.channels import SECONDSTAT, create_topics, imported
 from flows.recovery import make_recovery
 from infra.local.part import free_port
+from infra.probes import probe
 
 DRAIN_S = 10
 RUN_S = 100
@@ -113,7 +115,8 @@ class Bench:
     def __init__(self, brokers, redis_addr, directory):
         self.brokers, self.redis_addr, self.directory = brokers, redis_addr, Path(directory)
         self._topics = {}
-        create_topics(brokers, [SECONDSTAT])
+        # Retention goes by the records' own times, which are long ago here.
+        create_topics(brokers, [replace(SECONDSTAT, config={**SECONDSTAT.config, "retention.ms": "-1"})])
 
     def topic(self, log):
         """The topic with this log, written once."""
@@ -191,11 +194,19 @@ class Cluster:
         command += ["-w", str(workers)] if workers > 1 else []
         addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(processes))
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment}
-        self.processes = []
-        for number in range(processes):
+        self.log, self.processes, self._health = log, [], [free_port() for _ in range(processes)]
+        for number, health in enumerate(self._health):
             place = ["-i", str(number), "-a", addresses] if processes > 1 else []
+            env["HEALTH_PORT"] = str(health)
             with log.open("ab") as output:
                 self.processes.append(subprocess.Popen([*command, *place], env=env, stdout=output, stderr=output))
+
+    def await_ready(self, seconds=60):
+        """Wait until each process says that it reads."""
+        for port in self._health:
+            url = f"http://127.0.0.1:{port}/readyz"
+            poll_until(lambda url=url: probe(url) is None or not self.running(), seconds, "the flow's readiness")
+        assert self.running(), self.log.read_text()[-3000:]
 
     def running(self):
         """Whether no process has ended."""
@@ -247,9 +258,19 @@ def ends(brokers, topic):
     consumer = _reader(brokers)
     try:
         partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in partitions}
+        return {p: poll_until(lambda p=p: _end(consumer, topic, p), what=f"{topic} {p}")[0] for p in partitions}
     finally:
         consumer.close()
+
+
+def _end(consumer, topic, partition):
+    """(The offset after the last record,), or None while a new partition has no leader yet."""
+    try:
+        return (consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)[1],)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return None
 
 
 def published_since(brokers, before):
