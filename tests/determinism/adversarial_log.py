@@ -1,6 +1,7 @@
 """A log as nasty as the exchange, the network and other people's bytes make it, over midnight."""
 
 import random
+from functools import cache
 
 from raw_logs import CHINESE, MIDNIGHT, PARTITIONS, SYMBOLS, Entry, Log, Market, backfilled, encode
 
@@ -60,10 +61,11 @@ def invalid_row(symbol, now):
     }
 
 
+@cache
 def adversarial(seed, seconds=30):
-    """Every partition has its poison, one has nothing else; the quiet symbol's trades are 3 s late, each a surprise."""
+    """Poison on every partition; the quiet symbol's trades are 3 s late, each a surprise."""
     rng = random.Random(seed)
-    log, market, start = Log(f"adversarial-{seed}"), Market(rng), MIDNIGHT - seconds * 500
+    log, market, start = Log(f"adversarial-{seed}-{seconds}s"), Market(rng), MIDNIGHT - seconds * 500
     lively = [symbol for symbol in SYMBOLS if symbol != QUIET]
     recent, reordered = [], []
     for tick in range(seconds * 20):
@@ -79,19 +81,7 @@ def adversarial(seed, seconds=30):
             rng.shuffle(reordered)
         while len(reordered) > rng.randint(0, 30):
             log.trade(reordered.pop(0))
-        if recent and rng.random() < 0.2:
-            again = rng.choice([recent[-1], rng.choice(recent)])
-            log.trade(rng.choice([again, backfilled(again)]), received=now)
-        if rng.random() < 0.05:
-            log.trade(backfilled(market.trade(rng.choice(lively), now - rng.randint(0, 8000))), received=now)
-        if rng.random() < 0.1:
-            log.trade(invalid_row(rng.choice(SYMBOLS), now + 5000))
-        if rng.random() < 0.05:  # ids that never come
-            symbol = rng.choice(lively)
-            agg_id, first = market.ids[symbol]
-            market.ids[symbol] = agg_id + rng.randint(1, 5), first + 9
-        if rng.random() < 0.02:
-            log.trade({"e": "subscription", "s": rng.choice(SYMBOLS), "on": rng.random() < 0.5, "E": now})
+        nuisances(log, market, lively, recent, now)
         for partition in range(PARTITIONS):
             if rng.random() < 0.4:
                 log.put(partition, encode({"e": "heartbeat", "E": now - rng.choice([0, 0, 0, 300])}), now)
@@ -116,3 +106,21 @@ def adversarial(seed, seconds=30):
 def put_poison(log, rng, now):
     for _, value, received in poison(now):
         log.put(rng.randrange(PARTITIONS), value, now, received, key=rng.choice([None, "BTCUSDT"]))
+
+
+def nuisances(log, market, lively, recent, now):
+    """Duplicates, backfill, the exchange's invalid rows, holes and subscriptions, now and then."""
+    rng = market.rng
+    if recent and rng.random() < 0.2:
+        again = rng.choice([recent[-1], rng.choice(recent)])
+        log.trade(rng.choice([again, backfilled(again)]), received=now)
+    if rng.random() < 0.05:
+        log.trade(backfilled(market.trade(rng.choice(lively), now - rng.randint(0, 8000))), received=now)
+    if rng.random() < 0.1:
+        log.trade(invalid_row(rng.choice(SYMBOLS), now + 5000))
+    if rng.random() < 0.05:  # ids that never come
+        symbol = rng.choice(lively)
+        agg_id, first = market.ids[symbol]
+        market.ids[symbol] = agg_id + rng.randint(1, 5), first + 9
+    if rng.random() < 0.02:
+        log.trade({"e": "subscription", "s": rng.choice(SYMBOLS), "on": rng.random() < 0.5, "E": now})

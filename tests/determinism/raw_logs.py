@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from naive import NaiveStats
 
@@ -112,10 +112,11 @@ def backfilled(trade):
     return {name: value for name, value in trade.items() if name != "E"}
 
 
+@cache
 def realistic(seed, seconds=40, rate=60, middle_ms=MIDNIGHT):
     """What ingest writes: heartbeats every 100 ms, Zipf symbols, subscriptions, two lost connections with backfill."""
     rng = random.Random(seed)
-    log, market, start = Log(f"realistic-{seed}"), Market(rng), middle_ms - seconds * 500
+    log, market, start = Log(f"realistic-{seed}-{seconds}s"), Market(rng), middle_ms - seconds * 500
     for symbol in SYMBOLS:
         log.trade({"e": "subscription", "s": symbol, "on": True, "E": start - 500})
     weights = [1 / rank for rank in range(1, len(SYMBOLS) + 1)]

@@ -28,7 +28,7 @@ def plans():
         rng = random.Random(seed)
         for number, (chunk, layout, stops) in enumerate(product(CHUNKS, LAYOUTS, STOPS)):
             make = (realistic, adversarial)[(number + seed) % 2]
-            stall_s = rng.uniform(0.02, 0.3) * min(chunk, 200) ** 0.5 / 2
+            stall_s = rng.uniform(0.05, 0.3) * min(chunk, 200) ** 0.5 / 2
             yield make, Plan(chunk=chunk, stops=stops, seed=seed, stall_s=round(stall_s, 2), **layout)
             if not stops:
                 yield (adversarial, realistic)[(number + seed) % 2], Plan(chunk=chunk, seed=seed, **layout)
@@ -46,7 +46,7 @@ def total():
 
 @pytest.mark.parametrize(("make", "plan"), [*plans()], ids=lambda x: x.__name__ if callable(x) else str(x))
 def test_the_whole_matrix(bench, total, make, plan):
-    total.append(compare(bench, make(plan.seed), plan))
+    total.append(compare(bench, make(plan.seed, seconds=80), plan))
 
 
 @pytest.mark.parametrize(("offset_s", "rate"), CLOCKS)

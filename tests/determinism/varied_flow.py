@@ -1,6 +1,6 @@
 """flows.second_stats on a bounded range, with the chunk size and the reader's stalls of the environment.
 
-`python -m bytewax.run varied_flow`; ends by itself at the offsets `STOP` (JSON, by partition).
+`python -m bytewax.run varied_flow`; ends by itself at the offsets `STOP` (JSON, by partition), with `{}` never.
 """
 
 import json
@@ -16,6 +16,8 @@ from flows.connectors.kafka_sink import KafkaSink
 from flows.connectors.kafka_source import KafkaSource
 from flows.connectors.redis_sink import RedisSink
 from flows.second_stats import build_flow
+
+PARTITIONS = 8
 
 
 class StallingSource(FixedPartitionedSource):
@@ -34,7 +36,8 @@ class StallingSource(FixedPartitionedSource):
 
 class StallingPart(StatefulSourcePartition):
     def __init__(self, inner, rng, longest_s):
-        self.inner, self.rng, self.longest_s, self.until = inner, rng, longest_s, 0.0
+        self.inner, self.rng, self.longest_s = inner, rng, longest_s
+        self.until = time.monotonic() + longest_s * rng.uniform(0, 4)
 
     def next_batch(self):
         if time.monotonic() < self.until and not drain.draining():
@@ -60,14 +63,14 @@ def flow():
     drain.install()
     print("ready to drain", flush=True)
     brokers = env["BROKERS"]
-    stop = {int(partition): offset for partition, offset in json.loads(env["STOP"]).items()}
+    stop = {int(partition): offset for partition, offset in json.loads(env["STOP"]).items()} or None
     source = KafkaSource(brokers, env["KAFKA_TOPIC"], chunk_size=int(env["CHUNK"]), stop=stop)
     if env["STALL_S"] != "0":
         source = StallingSource(source, env["STALL_SEED"], float(env["STALL_S"]))
     host, port = env["REDIS_ADDR"].split(":")
     return build_flow(
         source,
-        KafkaSink(brokers, len(stop)),
-        RedisSink(host, int(port), len(stop), order_by=("timestamp", "revision")),
-        KafkaSink(brokers, len(stop)),
+        KafkaSink(brokers, PARTITIONS),
+        RedisSink(host, int(port), PARTITIONS, order_by=("timestamp", "revision")),
+        KafkaSink(brokers, PARTITIONS),
     )

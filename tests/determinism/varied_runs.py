@@ -160,14 +160,16 @@ class Bench:
         make_recovery(recovery)
         environment = {
             "BROKERS": self.brokers, "REDIS_ADDR": self.redis_addr, "KAFKA_TOPIC": topic, "CHUNK": str(plan.chunk),
-            "STOP": json.dumps(stop), "STALL_S": str(plan.stall_s), "STALL_SEED": str(plan.seed), **plan.environment,
+            "STALL_S": str(plan.stall_s), "STALL_SEED": str(plan.seed), **plan.environment,
         }  # fmt: skip
         for number, how in enumerate((*plan.stops, None)):
+            # Only the last one ends by itself, so that no signal comes to one that is ending.
+            environment["STOP"] = json.dumps(stop if how is None else {})
             said = self.directory / f"{recovery.name}-{number}.log"
-            cluster = Cluster("varied_flow", recovery, said, environment, plan.workers, plan.processes)
-            try:
+            with Cluster("varied_flow", recovery, said, environment, plan.workers, plan.processes) as cluster:
                 if how is None:
-                    assert cluster.wait(RUN_S) == {0}, said.read_text()[-3000:]
+                    codes = cluster.wait(RUN_S)
+                    assert codes == {0}, f"{codes}: {said.read_text()[-3000:]}"
                     return interrupted
                 seen = published_since(self.brokers, before)
                 wanted = seen + rng.randint(1, max(1, (everything - seen) // 3))
@@ -180,8 +182,6 @@ class Bench:
                     cluster.signal(how)
                     codes = cluster.wait(DRAIN_S)
                     assert codes == {0}, f"{codes}: {said.read_text()[-3000:]}"
-            finally:
-                cluster.kill()
             interrupted += published_since(self.brokers, before) < everything
         raise AssertionError("the last part of a run has no stop")
 
@@ -207,6 +207,12 @@ class Cluster:
             url = f"http://127.0.0.1:{port}/readyz"
             poll_until(lambda url=url: probe(url) is None or not self.running(), seconds, "the flow's readiness")
         assert self.running(), self.log.read_text()[-3000:]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
 
     def running(self):
         """Whether no process has ended."""

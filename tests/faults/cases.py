@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import islice
 from threading import Thread
 
 from confluent_kafka import Producer
@@ -13,8 +14,8 @@ from raw_logs import Log, encode, realistic
 from varied_runs import Cluster, ends, read
 
 from flows.channels import MINITICKER, SECONDSTAT, create_topics, imported
+from flows.partitioning import partition_of
 from flows.recovery import make_recovery
-
 
 TODAY_MS = time.time_ns() // 86_400_000_000_000 * 86_400_000  # what is older than a week goes out of the topics
 
@@ -37,7 +38,9 @@ class Case:
         make_recovery(self.recovery)
         self.starts = 0
         self._fed = [0] * len(self.entries)
-        self._producer = Producer({"bootstrap.servers": self.broker, "enable.idempotence": True, "message.timeout.ms": 0})
+        self._producer = Producer(
+            {"bootstrap.servers": self.broker, "enable.idempotence": True, "message.timeout.ms": 0}
+        )
 
     def make(self, seed):
         """(entries of each partition, the bytes owed of each partition in order)."""
@@ -118,7 +121,9 @@ class SecondStats(Case):
         best = {}
         for text in (text for texts in self.expected for text in texts):
             stat = json.loads(text)
-            best[stat["symbol"]] = max(best.get(stat["symbol"], (0, 0, b"")), (stat["timestamp"], stat["revision"], text))
+            best[stat["symbol"]] = max(
+                best.get(stat["symbol"], (0, 0, b"")), (stat["timestamp"], stat["revision"], text)
+            )
         return {f"secondstat:last:{symbol.lower()}": text for symbol, (*_, text) in best.items()}
 
 
@@ -159,7 +164,5 @@ class MiniTickers(Case):
 
 def keyed(partition, number):
     """The `number`th made-up symbol on a partition of `binance.miniticker`."""
-    from flows.partitioning import partition_of
-
     names = (f"SIM{n}USDT" for n in range(10_000))
-    return [name for name, _ in zip((n for n in names if partition_of(n, 3) == partition), range(number + 1))][-1]
+    return next(islice((name for name in names if partition_of(name, 3) == partition), number, None))
