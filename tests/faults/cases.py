@@ -10,7 +10,7 @@ from itertools import islice
 from threading import Thread
 
 from confluent_kafka import Producer
-from raw_logs import Log, encode, realistic
+from raw_logs import SYMBOLS, Log, encode, realistic
 from varied_runs import Cluster, ends, read
 
 from flows.channels import MINITICKER, SECONDSTAT, create_topics, imported
@@ -98,6 +98,16 @@ class Case:
             assert time.monotonic() < deadline, f"{there} of {owed} records came"
             time.sleep(0.2)
 
+    def await_some(self, seconds=60):
+        """Wait until the flow publishes more than there is now."""
+        before, deadline = sum(map(len, self.published())), time.monotonic() + seconds
+        while sum(map(len, self.published())) == before:
+            assert time.monotonic() < deadline, "the flow publishes nothing"
+
+    def flush(self):
+        """Wait until what was fed is in Kafka."""
+        assert not self._producer.flush(60)
+
     def check_redis(self, redis):
         """Redis holds the newest of each symbol."""
         for key, value in self.newest().items():
@@ -106,6 +116,12 @@ class Case:
     def newest(self):
         """{Redis key: value}."""
         raise NotImplementedError
+
+    def subscribe(self, pubsub):
+        """Listen to what the flow publishes on Redis, if it does."""
+
+    def await_channels(self, pubsub, seconds=60):
+        """Wait until what is owed was heard; raises AssertionError for what is not owed."""
 
 
 class SecondStats(Case):
@@ -125,6 +141,36 @@ class SecondStats(Case):
                 best.get(stat["symbol"], (0, 0, b"")), (stat["timestamp"], stat["revision"], text)
             )
         return {f"secondstat:last:{symbol.lower()}": text for symbol, (*_, text) in best.items()}
+
+    def subscribe(self, pubsub):
+        pubsub.subscribe(*(symbol.lower() for symbol in self.log.symbols))
+
+    def await_channels(self, pubsub, seconds=60):
+        owed = {text for texts in self.expected for text in texts}
+        heard, deadline = set(), time.monotonic() + seconds
+        while heard != owed:
+            message = pubsub.get_message(timeout=0.2)
+            if message and message["type"] == "message":
+                heard.add(message["data"])
+                assert message["data"] in owed
+            assert time.monotonic() < deadline, f"{len(heard)} of {len(owed)} were heard"
+
+    def feed_backlog(self, trades):
+        """So many trades more, one a ms, that are owed to no one."""
+        for n in range(trades):
+            symbol, at = SYMBOLS[n % len(SYMBOLS)], TODAY_MS + 600_000 + n
+            value = (
+                b'{"e":"aggTrade","E":%d,"s":"%s","a":%d,"p":"64000.10","q":"0.0150","f":%d,"l":%d,"T":%d,"m":true,"M":true}'
+                % (at, symbol.encode(), 10**12 + n // len(SYMBOLS), n, n, at)
+            )
+            self._producer.produce(
+                self.topic.name, value, partition=partition_of(symbol, len(self.entries)), timestamp=at
+            )
+            if n % 1000 == 0:
+                self._producer.poll(0)
+            if n % 50_000 == 49_999:
+                self.flush()
+        self.flush()
 
 
 class MiniTickers(Case):
