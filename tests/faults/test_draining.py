@@ -2,6 +2,7 @@
 
 import re
 import time
+from itertools import product
 from pathlib import Path
 from signal import SIGTERM
 
@@ -12,8 +13,16 @@ from redis import Redis
 
 DRAIN_S = 10
 LAYOUTS = {"1 worker": {}, "2 workers": {"workers": 2}, "2 processes": {"processes": 2}}
-flows = pytest.mark.parametrize("flow", [SecondStats, MiniTickers], ids=lambda flow: flow.module)
-layouts = pytest.mark.parametrize("layout", [*LAYOUTS] if LONG else ["1 worker"])
+FLOWS = [SecondStats, MiniTickers]
+RUNS = [*product(FLOWS, LAYOUTS)]
+AWAY = [*product(FLOWS, LAYOUTS, ["redis", "kafka"], ["stop", "freeze"])]
+if not LONG:
+    RUNS = [run for run in RUNS if run != (MiniTickers, "2 workers")]
+    AWAY = [(SecondStats, "1 worker", "redis", "freeze"), (MiniTickers, "2 processes", "redis", "stop")]
+
+
+def name(value):
+    return getattr(value, "module", value)
 
 
 def begun(case, cluster, seconds=60):
@@ -34,8 +43,7 @@ def drained(cluster):
     return codes
 
 
-@flows
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("flow", "layout"), RUNS, ids=name)
 def test_with_a_backlog_then_idle(broker, redis_server, tmp_path, flow, layout):
     case = flow(broker, redis_server, tmp_path)
     case.feed(0.5)
@@ -54,10 +62,7 @@ def test_with_a_backlog_then_idle(broker, redis_server, tmp_path, flow, layout):
         case.check_redis(redis)
 
 
-@flows
-@layouts
-@pytest.mark.parametrize("how", ["stop", "freeze"])
-@pytest.mark.parametrize("store", ["redis", "kafka"])
+@pytest.mark.parametrize(("flow", "layout", "store", "how"), AWAY, ids=name)
 def test_with_a_store_away(broker, redis_server, tmp_path, flow, layout, store, how):
     away = redis_server if store == "redis" else broker
     case = flow(broker, redis_server, tmp_path)
@@ -79,7 +84,7 @@ def test_with_a_store_away(broker, redis_server, tmp_path, flow, layout, store, 
         case.check_redis(redis)
 
 
-@flows
+@pytest.mark.parametrize("flow", FLOWS, ids=name)
 def test_at_the_start_while_kafka_is_away(broker, redis_server, tmp_path, flow):
     case = flow(broker, redis_server, tmp_path)
     broker.down("freeze")
