@@ -8,6 +8,7 @@ from clocks import wall_clock
 from raw_logs import MIDNIGHT, digest, realistic, recorded
 from varied_runs import Plan, compare
 
+pytestmark = pytest.mark.timeout(300)
 RECORDING = "spot_btcusdt_ethusdt_2024-08-08T2354.aggtrade.jsonl.gz"
 PLANS = [
     (realistic, Plan(chunk=1)),

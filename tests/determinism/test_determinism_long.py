@@ -11,6 +11,7 @@ from clocks import wall_clock
 from raw_logs import digest, realistic, recorded
 from varied_runs import Plan, compare
 
+pytestmark = pytest.mark.timeout(300)
 SEEDS = [int(seed) for seed in os.environ.get("DETERMINISM_SEEDS", "1,2,3").split(",")]
 CHUNKS = [1, 7, 1000, 10_000]
 LAYOUTS = [{}, {"workers": 2}, {"processes": 2}]

@@ -15,7 +15,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "1"))
 RUNS = [(SecondStats, {}), (SecondStats, {"processes": 2}), (SecondStats, {"workers": 2}), (MiniTickers, {})]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("flow", "layout"), RUNS if LONG else RUNS[:1], ids=lambda x: getattr(x, "module", str(x)))
 def test_killed_again_and_again(broker, redis_server, tmp_path, flow, layout):
     rng = random.Random(SEED)

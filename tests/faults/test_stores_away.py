@@ -9,6 +9,7 @@ from cases import MiniTickers, SecondStats
 from conftest import LONG
 from redis import Redis
 
+pytestmark = pytest.mark.timeout(300)
 AWAY_S, FEED_S = (8, 12) if LONG else (4, 6)
 BOUND_MB = (
     500  # of a process: eight consumers' read-ahead, 16 MB each, and what is in their messages; a container has 1 GB
