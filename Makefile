@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run live setup setup-dev test check bench lock protos clean
+.PHONY: help run live setup setup-dev test test-determinism test-faults check bench lock protos clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 run: $(VENV)/.product  ## start the whole system with the simulated exchange
 	@exec $(BIN)/tracker up
@@ -21,6 +21,12 @@ setup-dev: $(VENV)/.dev  ## install the product and the development tools
 
 test: $(VENV)/.dev  ## the whole test suite, on real parts
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes however it is run (DETERMINISM_SEEDS=1,2,3)
+	DETERMINISM=long $(BIN)/python -m pytest -s -q tests/determinism $(PYTEST_ARGS)
+
+test-faults: $(VENV)/.dev  ## the long tests of kills, stores away and draining (FAULTS_SEED=1)
+	FAULTS=long $(BIN)/python -m pytest -s -q tests/faults $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## linter, formatter check, import directions, types
 	$(BIN)/ruff check .

@@ -1,37 +1,78 @@
 """Stopping at a clean point: SIGTERM and SIGINT set a flag, every source ends, the last snapshot is taken, exit 0.
 
-Bytewax by itself dies at once on SIGTERM, with nothing closed.
+Bytewax by itself dies at once on SIGTERM, with nothing closed. How a flow ends that was told to stop:
+
+- exit 0, within a second or so: all that was read is delivered, and its snapshot is taken;
+- exit 0 before it has read anything, while it still waits for Kafka at its start;
+- exit 1 after GRACE_S: a sink's store is away. What the snapshot does not cover is read and published again;
+- exit 1 after LIMIT_S: the same, where a library waits for a store in C, and nothing else would end it.
+
+All processes of a cluster are to be told: one alone waits for the others.
 """
 
 import logging
+import os
 import signal
+import socket
 import threading
 import time
 from types import FrameType
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 8.0  # what a sink may still wait for a store that is away
+GRACE_S = 5.0  # what a sink may still wait for a store that is away
+LIMIT_S = 7.5  # when the process ends wherever it stands; `tracker up` kills after 8 s
 _asked = threading.Event()
 _asked_at = 0.0
+_reading = False
+_wakeup: list[socket.socket] = []  # open as long as the process lives
 
 
 def install() -> None:
     """Make SIGTERM and SIGINT ask for a drain; only the main thread may call this."""
+    if not _wakeup:
+        reader, writer = socket.socketpair()
+        _wakeup[:] = reader, writer
+        threading.Thread(target=_end_in_time, args=(reader,), name="drain", daemon=True).start()
+    _wakeup[1].setblocking(False)
+    signal.set_wakeup_fd(_wakeup[1].fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _ask)
     signal.signal(signal.SIGINT, _ask)
 
 
-def _ask(signum: int, _frame: FrameType | None) -> None:
+def _ask(_signum: int | None = None, _frame: FrameType | None = None) -> None:
     global _asked_at  # noqa: PLW0603 - a signal handler has nowhere else to leave word
     if not _asked.is_set():
         _asked_at = time.monotonic()
     _asked.set()
 
 
+def _end_in_time(signals: socket.socket) -> None:
+    """Hears of a signal also while the main thread is in C, where no Python handler runs."""
+    while signals.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
+        pass
+    _ask()
+    time.sleep(1)
+    if not _reading:
+        log.info("told to stop before anything was read")
+        _exit(0)
+    time.sleep(LIMIT_S - 1)
+    log.error("a store does not answer: ending %.1f s after the signal; the last epoch comes again", LIMIT_S)
+    _exit(1)
+
+
+def _exit(code: int) -> None:
+    logging.shutdown()
+    os._exit(code)
+
+
 def draining() -> bool:
-    """Whether this process has been asked to stop."""
-    return _asked.is_set()
+    """Whether this process has been asked to stop. Sources ask this before each read."""
+    global _reading  # noqa: PLW0603 - the process as a whole has begun
+    asked = _asked.is_set()
+    if not asked:
+        _reading = True
+    return asked
 
 
 def overdue() -> bool:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+from redis.retry import Retry
 
 from flows import drain
 from flows.domain.errors import DeliveryFailed
@@ -73,7 +75,10 @@ class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
 
     def __init__(self, host: str, port: int, order_by: tuple[str, ...]) -> None:
         self._where = f"{host}:{port}"
-        self._redis = Redis(host=host, port=port, socket_timeout=5, socket_connect_timeout=5)
+        # The waiting is done here, where it can be seen and a drain ends it: the client's own retries take a minute.
+        self._redis = Redis(
+            host=host, port=port, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), retries=0)
+        )
         self._script = self._redis.register_script(_PUBLISH)
         self._order_by = order_by
 

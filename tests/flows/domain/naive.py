@@ -4,9 +4,37 @@ Slow and plain on purpose: it gives the bytes that the product is compared with.
 """
 
 import json
-from decimal import Decimal, InvalidOperation, localcontext
+from decimal import Decimal, localcontext
 
-FIELDS = {"a": int, "p": str, "q": str, "f": int, "l": int, "T": int, "m": bool, "s": str}
+TYPES = {
+    "e": str, "E": int, "s": str, "a": int, "p": str, "q": str, "f": int, "l": int, "T": int, "m": bool, "on": bool,
+}  # fmt: skip
+TRADE = ("s", "a", "p", "q", "f", "l", "T", "m")
+LARGEST = Decimal(2**80) / 10**8
+
+
+def read(value):
+    """A record's fields, None for what is no record. `null` is a missing field, but for `e` and `E` a wrong type."""
+    try:
+        record = json.loads(value.decode(), parse_constant=lambda name: int("no JSON"))
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (AttributeError, ValueError, RecursionError):
+        return None
+    if type(record) is not dict or "e" not in record:
+        return None
+    record = {name: got for name, got in record.items() if got is not None or name in ("e", "E")}
+    if any(name in record and type(record[name]) is not kind for name, kind in TYPES.items()):
+        return None
+    return record
+
+
+def amount(text):
+    """A decimal in plain notation with at most 8 decimals, None for what is none."""
+    whole, point, fraction = text.partition(".")
+    digits = set(whole + fraction)
+    if not whole or not digits <= set("0123456789") or len(fraction) > 8 or (point and not fraction):
+        return None
+    return Decimal(text) if len(whole + fraction) <= 40 and Decimal(text) < LARGEST else None
 
 
 class NaiveStats:
@@ -19,7 +47,8 @@ class NaiveStats:
         self.trades = {}  # (second, symbol) -> list of trades
         self.revision = {}  # (second, symbol) -> last published revision
         self.dirty, self.pending = set(), set()  # published and touched again; not published yet
-        self.published, self.rejected, self.duplicates = [], [], 0
+        self.published, self.rejected = [], []
+        self.duplicates = self.invalid_rows = self.late = 0
         self.final = {}
 
     def run(self, values, received=None):
@@ -29,19 +58,22 @@ class NaiveStats:
         return self
 
     def take(self, value, received):
-        try:
-            record = json.loads(value, parse_float=lambda _: 1 / 0)
-            kind = record["e"]
-        except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        """Process one record; False if it belongs to the DLQ."""
+        record = read(value)
+        if record is None:
             return False
-        event = record.get("E")
-        if "E" in record and (type(event) is not int or not 0 < event < 2**53):
+        kind, event = record["e"], record.get("E")
+        if event is not None and not 0 < event < 2**53:
             return False
         if event is not None and received is not None and event > received + 600_000:
             return False
         good = True
         if kind == "aggTrade":
-            if record.get("f") == -1 and record.get("l") == -1 and Decimal(record["p"]) == Decimal(record["q"]) == 0:
+            if (
+                record.get("f") == record.get("l") == -1
+                and amount(record.get("p", "")) == amount(record.get("q", "")) == 0
+            ):
+                self.invalid_rows += 1
                 return True
             if not self.valid(record, event):
                 return False
@@ -49,7 +81,7 @@ class NaiveStats:
         elif kind == "heartbeat":
             if event is None:
                 return False
-        elif kind != "subscription":
+        elif kind != "subscription" or not record.get("s") or "on" not in record:
             return False
         if event is not None:
             self.watermark = max(self.watermark, event)
@@ -67,21 +99,12 @@ class NaiveStats:
 
     @staticmethod
     def valid(record, event):
-        for name, kind in FIELDS.items():
-            if type(record.get(name)) is not kind:
-                return False
-        if not record["s"] or record["a"] < 0 or not 0 <= record["f"] <= record["l"] or record["T"] <= 0:
+        if any(name not in record for name in TRADE) or not record["s"]:
             return False
-        for name in "pq":
-            text = record[name]
-            if set(text) - set("0123456789.") or text[:1] in (".", "") or text[-1] == ".":
-                return False
-            try:
-                amount = Decimal(text)
-            except InvalidOperation:
-                return False
-            if amount <= 0 or amount.as_tuple().exponent < -8:
-                return False
+        if not 0 <= record["a"] < 2**63 or not 0 <= record["f"] <= record["l"] < 2**63 or not 0 < record["T"] < 2**53:
+            return False
+        if not amount(record["p"]) or not amount(record["q"]):
+            return False
         return event is None or event >= record["T"] - 1000
 
     def trade(self, record):
@@ -92,6 +115,7 @@ class NaiveStats:
         self.seen.add(ident)
         second = record["T"] // 1000 * 1000
         if second + 1000 + self.horizon <= self.watermark:
+            self.late += 1
             return False
         key = (second, record["s"])
         self.trades.setdefault(key, []).append(record)

@@ -1,0 +1,46 @@
+"""`kill -9` at random points under load, again and again: nothing is missing, nothing is wrong."""
+
+import os
+import random
+import time
+from signal import SIGKILL, SIGTERM
+
+import pytest
+from cases import MiniTickers, SecondStats
+from conftest import LONG
+from redis import Redis
+
+KILLS = 20 if LONG else 3
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+RUNS = [(SecondStats, {}), (SecondStats, {"processes": 2}), (SecondStats, {"workers": 2}), (MiniTickers, {})]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("flow", "layout"), RUNS if LONG else RUNS[:1], ids=lambda x: getattr(x, "module", str(x)))
+def test_killed_again_and_again(broker, redis_server, tmp_path, flow, layout):
+    rng = random.Random(SEED)
+    case = flow(broker, redis_server, tmp_path)
+    for number in range(1, KILLS + 1):
+        with case.run(**layout) as cluster:
+            feeding = case.feeding(number / (KILLS + 1), 3)
+            if rng.random() < 0.8:
+                cluster.await_ready()
+            until = time.monotonic() + rng.uniform(0, 2.5)
+            while time.monotonic() < until:  # a kill has no reason to wait for
+                assert cluster.running(), cluster.log.read_text()[-3000:]
+                time.sleep(0.01)
+            victim = rng.choice(cluster.processes)
+            victim.send_signal(SIGKILL)
+            assert victim.wait(10) == -SIGKILL
+            feeding.join()
+    case.flush()
+    with case.run(**layout) as cluster:
+        case.feed(1)
+        published = case.await_everything()
+        cluster.signal(SIGTERM)
+        assert cluster.wait(10) == {0}
+    with Redis.from_url(f"redis://{redis_server.address}") as redis:
+        case.check_redis(redis)
+    records = sum(map(len, case.expected))
+    again = sum(map(len, published)) - records
+    print(f"{KILLS} kills survived, {records} records compared, {again} of them published again")
