@@ -100,7 +100,7 @@ class Checker:
     def store(self, stats: list[SecondStat]) -> None:
         lane = SECOND_STATS
         table = ClickHouseTable(self.server, self.database, lane.table, lane.columns, lane.key, replacing=True)
-        data = [[getattr(stat, name) for stat in stats] for name in SecondStat.__dataclass_fields__]
+        data = [[getattr(stat, name) for stat in stats] for name in SecondStat._fields]
         table.insert(table.insert_of(data, table.keys(data)))
 
     def report(self, *symbols: str) -> Report:
@@ -150,8 +150,8 @@ def test_all_the_same_through_a_rate_limit(checker: Checker, market: Market) -> 
 def test_each_difference_is_found(checker: Checker, market: Market) -> None:
     right = market.stats("BTCUSDT")
     wrong = list(right)
-    wrong[2] = replace(right[2], close=right[2].close + 1, quote_volume=right[2].quote_volume + 10**8, revision=1)
-    wrong[4] = replace(right[4], taker_buy_volume=right[4].taker_buy_volume + 1, revision=1)
+    wrong[2] = right[2]._replace(close=right[2].close + 1, quote_volume=right[2].quote_volume + 10**8, revision=1)
+    wrong[4] = right[4]._replace(taker_buy_volume=right[4].taker_buy_volume + 1, revision=1)
     del wrong[6]
     checker.store(right[:6] + right[7:])
     checker.store(wrong)
@@ -224,7 +224,7 @@ def test_the_command(checker: Checker, market: Market) -> None:
     assert (report["ok"], report["match_rate"], report["differences"]) == (True, 1.0, [])
     assert report["seconds"] == report["matched"] == len(stats)
 
-    checker.store([replace(stats[1], high=stats[1].high + 1, revision=1)])
+    checker.store([stats[1]._replace(high=stats[1].high + 1, revision=1)])
     done = checker.command(*span, "--json")
     assert done.returncode == 1
     (difference,) = json.loads(done.stdout)["differences"]
