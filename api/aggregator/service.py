@@ -17,6 +17,7 @@ from flows.domain.errors import ExchangeError
 ALL_SYMBOLS = "*"
 _INGEST_TIMEOUT_S = 1.0
 _LEASES_EVERY_S = 1.0
+GRACE_S = 10.0  # a holder that could not renew asks again every few seconds
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +90,35 @@ class AggregatorService:
         return self._log.state.subscribers(symbol)
 
     async def take_back_leases(self) -> None:
-        """Take back the leases that have run out, for ever; a few are late while Kafka is away."""
+        """Take back the leases that have run out, for ever.
+
+        Only when they could have been renewed for GRACE_S: after an outage of ours or of Kafka's their holders
+        come first, and no stream that is in use is stopped.
+        """
+        could_since: float | None = None
         while True:
             await asyncio.sleep(_LEASES_EVERY_S)
-            while leases := self._log.state.run_out(_now_ms()):
-                symbol, user = leases[0]
-                try:
-                    await self._log.remove(symbol, user)
-                except NotAvailable as error:
-                    log.warning("the lease of %s for %s ends later: %s", symbol, user, error)
-                    break
-                log.info("the lease of %s for %s has run out", symbol, user)
+            if not (leases := self._log.state.run_out(_now_ms())):
+                could_since = None
+                continue
+            if (reason := await self._log.unavailable()) is not None:
+                log.warning("%d leases end later: %s", len(leases), reason)
+                could_since = None
+                continue
+            could_since = time.monotonic() if could_since is None else could_since
+            if time.monotonic() - could_since >= GRACE_S:
+                await self._take_back(leases)
+
+    async def _take_back(self, leases: Iterable[tuple[str, str]]) -> None:
+        for symbol, user in leases:
+            if (symbol, user) not in self._log.state.run_out(_now_ms()):
+                continue  # renewed meanwhile
+            try:
+                await self._log.remove(symbol, user)
+            except NotAvailable as error:
+                log.warning("the lease of %s for %s ends later: %s", symbol, user, error)
+                return
+            log.info("the lease of %s for %s has run out", symbol, user)
 
     async def desired(self) -> list[Wanted]:
         """Every symbol that should stream, by name. Raises NotAvailable until the subscriptions are read."""

@@ -88,6 +88,7 @@ class Cursor:
         """The cursor of a URL. Raises ValueError."""
         try:
             event_ms, symbol, message_id = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", True))
+            f"{symbol}{message_id}".encode()  # JSON can hold half a character, a query can't
         except (binascii.Error, UnicodeError, ValueError, TypeError, RecursionError) as error:
             raise ValueError("not a place in the table; start again from the newest rows") from error
         if type(event_ms) is not int or not isinstance(symbol, str) or not isinstance(message_id, str):

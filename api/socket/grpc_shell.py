@@ -54,10 +54,12 @@ class GrpcServer(Server):
 
 
 async def read_request(stream: Stream[Request, Any], kind: type[Request]) -> Request:
-    """The call's only message. Raises GRPCError: INVALID_ARGUMENT, RESOURCE_EXHAUSTED when it is too long."""
+    """The call's only message. Raises GRPCError: INVALID_ARGUMENT, UNIMPLEMENTED (compressed), RESOURCE_EXHAUSTED."""
     prefix = await stream._stream.recv_data(5)
-    if len(prefix) < 5 or prefix[0]:
-        raise GRPCError(Status.INVALID_ARGUMENT, "no message, or a compressed one")
+    if len(prefix) < 5:
+        raise GRPCError(Status.INVALID_ARGUMENT, "no message")
+    if prefix[0]:
+        raise GRPCError(Status.UNIMPLEMENTED, "a compressed message")
     length = int.from_bytes(prefix[1:], "big")
     if length > MAX_REQUEST_BYTES:
         raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a request may have at most {MAX_REQUEST_BYTES} bytes")

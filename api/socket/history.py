@@ -21,7 +21,7 @@ class History:
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
         self._config = {
             **config,
-            "queued.max.messages.kbytes": 4096,
+            "queued.max.messages.kbytes": 1024,
             "fetch.queue.backoff.ms": 2,  # a full queue is looked at again after a second by default
         }
         self._topic = topic

@@ -76,9 +76,16 @@ class RawLog:
 
     async def first_offsets(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int]:
         """In each partition the first offset whose timestamp is not before; its end where there is none."""
+        found = await self._at_time(partitions, timestamp_ms)
+        ends = {partition: await self._end(partition) for partition, offset in found.items() if offset is None}
+        # Once more: what has arrived before `ends` were known must not be left out.
+        again = await self._at_time(ends, timestamp_ms) if ends else {}
+        return {p: next(o for o in (offset, again.get(p), ends.get(p)) if o is not None) for p, offset in found.items()}
+
+    async def _at_time(self, partitions: Iterable[int], timestamp_ms: int) -> dict[int, int | None]:
         asked = [TopicPartition(self.topic.name, partition, timestamp_ms) for partition in partitions]
         found = await self._ask(lambda consumer: consumer.offsets_for_times(asked, timeout=_ANSWER_S))
-        return {one.partition: one.offset if one.offset >= 0 else await self._end(one.partition) for one in found}
+        return {one.partition: one.offset if one.offset >= 0 else None for one in found}
 
     async def require_held(self, offsets: dict[int, int]) -> None:
         """Raises OutOfLog for an offset that the log does not hold; its end is held."""
@@ -143,13 +150,16 @@ class RawLog:
     async def _new_tail(self) -> Tail:
         ends = {partition: await self._end(partition) for partition in self._cursors}
         self._failure = None
-        return Tail(self._config, self.topic.name, ends, self._arrived, self._failed)
+        tail = Tail(self._config, self.topic.name, ends, self._arrived, lambda reason: self._failed(tail, reason))
+        return tail
 
     def _arrived(self, partition: int, block: Block) -> None:
         for cursor in self._cursors[partition]:
             cursor.arrived(block)
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, tail: Tail, reason: str) -> None:
+        if tail is not self._tail:
+            return  # stopped before it noticed
         self._tail, self._failure = None, reason
         for cursors in self._cursors.values():
             for cursor in cursors:

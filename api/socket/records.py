@@ -1,11 +1,17 @@
 """Records of the raw log as they go over the wire, and the blocks they travel in."""
 
+import logging
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from confluent_kafka import Message
+from prometheus_client import Counter
 
 from protos.market_pb2 import RawResponse
+
+UNREADABLE = Counter("socket_unreadable_records", "Records of raw topics that are not as ingest writes them", ["topic"])
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +56,24 @@ def block_of(start: int, messages: list[Message]) -> Block:
 
 
 def record_of(message: Message) -> Record | None:
-    """A message of a raw topic; None for ingest's own records, which name no source."""
+    """A message of a raw topic; None for ingest's own records, which name no source, and for those nobody can read."""
     headers = dict(message.headers() or ())
     source, key = headers.get("source"), message.key()
     if source is None or key is None:
         return None
-    symbol, received = key.decode(), headers.get("received_ms", b"")
-    body = RawResponse(
-        payload=message.value() or b"",
-        symbol=symbol,
-        event_time_ms=message.timestamp()[1],
-        receive_time_ms=int(received) if received.isdigit() else 0,
-        partition=message.partition(),
-        offset=message.offset(),
-        source=source.decode(),
-    ).SerializeToString()
+    try:
+        symbol = key.decode()
+        body = RawResponse(
+            payload=message.value() or b"",
+            symbol=symbol,
+            event_time_ms=message.timestamp()[1],
+            receive_time_ms=int(headers.get("received_ms") or 0),
+            partition=message.partition(),
+            offset=message.offset(),
+            source=source.decode(),
+        ).SerializeToString()
+    except ValueError as error:  # not UTF-8, not a number, or more than 64 bits
+        UNREADABLE.labels(message.topic()).inc()
+        log.warning("%s: offset %d can't be read: %s", message.topic(), message.offset(), str(error)[:200])
+        return None
     return Record(message.offset(), symbol, b"\0" + len(body).to_bytes(4, "big") + body)

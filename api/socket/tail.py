@@ -87,6 +87,9 @@ class Tail:
         except KafkaException as error:
             log.error("%s: reading ends: %s", self._topic, error)
             self._loop.call_soon_threadsafe(self._failed, f"{self._topic}: {error.args[0].str()}")
+        except Exception:  # whatever it is, no stream may wait for a thread that has ended
+            log.exception("%s: reading ends", self._topic)
+            self._loop.call_soon_threadsafe(self._failed, f"{self._topic} can't be read")
         finally:
             self._consumer.close()
 

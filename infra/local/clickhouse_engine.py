@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from flows.domain.errors import TrackerError
 from infra.local.clickhouse_guard import TOKEN, forbidden
 from infra.stores import CLICKHOUSE_MEMORY_BYTES
 
+_USERS = Path(__file__).with_name("clickhouse_users.xml")
+_CONFIG = "<clickhouse><users_config>users.xml</users_config></clickhouse>\n"
+_FILES = "_files"  # the engine's first database, which takes the names of files for tables: nobody may read those
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
 _FORMAT_AT_END = re.compile(rb"\bFORMAT\s+([A-Za-z][A-Za-z0-9]*)(?:\s+SETTINGS\s[^;]*)?\s*;?\s*\Z", re.IGNORECASE)
@@ -88,14 +92,20 @@ def split_insert(text: bytes) -> tuple[bytes, str, bytes] | None:
 
 
 class Engine:
-    """chDB on a directory of its own.
+    """chDB on a directory of its own, `data`: a relative path, whose parent is the working directory.
 
     Each query gets a connection (about 1 ms): settings and database are state of the connection, so that
     queries of different clients can't see each other's, and run beside each other as on a ClickHouse server.
     """
 
     def __init__(self, data: Path) -> None:
-        self._target = f"{data}?max_server_memory_usage={CLICKHOUSE_MEMORY_BYTES}"
+        _make_default_database(data)
+        config = data.with_name("engine.xml")
+        config.write_text(_CONFIG)
+        shutil.copyfile(_USERS, data.with_name("users.xml"))
+        self._target = (
+            f"{data}?config-file={config}&default_database={_FILES}&max_server_memory_usage={CLICKHOUSE_MEMORY_BYTES}"
+        )
         self._keeper = chdb.connect(self._target)  # the engine lives as long as one connection does
 
     def close(self) -> None:
@@ -117,6 +127,19 @@ class Engine:
             raise _engine_error(error) from error
         finally:
             connection.close()
+
+
+def _make_default_database(data: Path) -> None:
+    """The database `default` as on a server; the engine connects to it, and by itself has one of files there.
+
+    Ordinary: the engine loads it twice when it starts, which an Atomic one takes for a conflict.
+    """
+    if not (data / "metadata" / "default.sql").exists():
+        connection = chdb.connect(str(data))
+        connection.query("SET allow_deprecated_database_ordinary = 1")
+        connection.query("DETACH DATABASE default")
+        connection.query("CREATE DATABASE default ENGINE = Ordinary")
+        connection.close()
 
 
 def _configure(connection: Any, query: Query) -> None:

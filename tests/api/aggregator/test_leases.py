@@ -1,10 +1,18 @@
 """Subscriptions with a term: renewed, run out, survived by the aggregator."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from aggregator_parts import desired, remove
+
+from api.aggregator import service as service_module
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "GRACE_S", 1.0)
 
 
 async def lease(client: Any, symbol: str, holder: str, ttl: str) -> Any:
@@ -50,6 +58,24 @@ async def test_a_lease_runs_out_while_the_aggregator_is_down(aggregator: Any) ->
         await lease(client, "btcusdt", "socket:1", "1s")
     async with aggregator() as client:
         await gone(client, "btcusdt")
+
+
+async def test_after_an_outage_a_holder_comes_before_the_end_of_its_lease(
+    aggregator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not renew while the aggregator was down; its stream must not be stopped for that."""
+    monkeypatch.setattr(service_module, "GRACE_S", 5.0)
+    monkeypatch.setattr(service_module, "_LEASES_EVERY_S", 0.02)
+    async with aggregator() as client:
+        await lease(client, "btcusdt", "socket:1", "1s")
+        await lease(client, "ethusdt", "socket:2", "1s")
+    async with aggregator() as client:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert await desired(client) == {"btcusdt": 1, "ethusdt": 1}
+        await lease(client, "btcusdt", "socket:1", "1h")
+        await gone(client, "ethusdt")
+        assert await desired(client) == {"btcusdt": 1}
 
 
 @pytest.mark.parametrize("ttl", ["", "0s", "-1s", "soon", "100h", "0.5s"])

@@ -41,6 +41,7 @@ HOSTILE = [
         ("range=1y", "range"),
         ("before=nonsense", "before"),
         ("before=W10", "before"),
+        ("before=WzEsICJcdWQ4MDAiLCAieCJd", "before"),  # half a character
         ("after=WyJ4IiwieSIsInoiXQ", "after"),
         ("live=perhaps", "live"),
         (f"before={Cursor(START_MS, 'a', 'b')}&after={Cursor(START_MS, 'a', 'b')}", "not both"),

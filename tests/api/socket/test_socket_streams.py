@@ -195,6 +195,46 @@ async def test_a_request_that_is_none(socket: Socket) -> None:
     assert (await refused(call(b"x" * 70_000)))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_a_compressed_request_is_told_so(socket: Socket) -> None:
+    compressed = grpc.Compression.Gzip
+    stream = socket.stub.ReceiveRawAggTrade(RawAggTradeRequest(symbols=["btcusdt"] * 100), compression=compressed)
+    assert (await refused(stream))[0] == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_records_that_nobody_can_read_end_no_stream(socket: Socket) -> None:
+    """Live and from the log: they are left out and counted."""
+    partition = partition_of("BTCUSDT", 4)
+    stream = await begun(socket, "btcusdt")
+    poison = [
+        (("source", b"\xff"),),
+        (("source", b"live"), ("received_ms", b"1" * 30)),
+        (("source", b"live"), ("received_ms", b"x")),
+    ]
+    socket.produce(socket.trades, [Raw("BTCUSDT", b"poison", T0, partition, headers) for headers in poison])
+    socket.produce(socket.trades, [trade("BTCUSDT", 1)])
+    assert [message.offset for message in await take(stream, 1)] == [3]
+    again = socket.stub.ReceiveRawAggTrade(RawAggTradeRequest(symbols=["btcusdt"], start=BEGINNING))
+    assert [message.offset for message in await take(aiter(again), 1)] == [3]
+
+
+async def test_a_timestamp_that_comes_while_it_is_looked_for_is_not_missed(
+    socket: Socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (raw, _) = socket.server._logs
+    end, arrived = raw._end, []
+
+    async def a_record_just_before(partition: int) -> int:
+        if not arrived:
+            arrived.append(trade("BTCUSDT", 1, T0 + 50))
+            await asyncio.to_thread(socket.produce, socket.trades, arrived)
+        return int(await end(partition))
+
+    async with raw.opened():
+        monkeypatch.setattr(raw, "_end", a_record_just_before)
+        partition = partition_of("BTCUSDT", 4)
+        assert await raw.first_offsets([partition], T0 + 50) == {partition: 0}
+
+
 async def test_a_slow_client_falls_behind_in_the_log_and_the_server_keeps_its_memory(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
