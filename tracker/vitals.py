@@ -11,7 +11,7 @@ import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from flows import channels
-from infra.local.stack import NEEDS, PREFERS
+from infra.local.stack import NEEDS
 from infra.local.state import PartState, StackState, find_process
 from infra.probes import http_get, probe
 from tracker import advice
@@ -23,6 +23,8 @@ GROUPS = {
     "minitickers": (channels.MINITICKERS_GROUP, channels.RAW_MINITICKER.name, channels.MINITICKER.name),
     "kafka-clickhouse": (channels.CLICKHOUSE_GROUP, channels.MINITICKER.name, channels.MINITICKER.name),
 }
+# Part → the parts without which it can't work.
+CAN_STOP = {**NEEDS, "ingest": ("kafka", "exchange")}
 
 
 @dataclass
@@ -107,11 +109,7 @@ def _unwell(part: PartState) -> str | None:
 def _add_causes(rows: dict[str, PartVitals]) -> None:
     """A part that answers, and says that it can't work, is to be mended by what it needs, where that is down."""
     for row in rows.values():
-        causes = [
-            name
-            for name in (*NEEDS.get(row.name, ()), *PREFERS.get(row.name, ()))
-            if name in rows and not rows[name].up
-        ]
+        causes = [name for name in CAN_STOP.get(row.name, ()) if name in rows and not rows[name].up]
         if causes and not row.up and row.pid is not None:
             row.hint = advice.for_consequence(row.detail, causes)
 

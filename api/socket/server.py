@@ -87,16 +87,18 @@ class SocketServer:
         await self._symbols.close()
 
     async def _watch_kafka(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
+        admin: AdminClient | None = None
         created = False
         while True:
             try:
+                admin = admin or AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
                 await asyncio.to_thread(admin.list_topics, timeout=_PROBE_TIMEOUT_S)
                 if not created:
                     await asyncio.to_thread(create_topics, self._bootstrap_servers, self._topics)
                     created = True
                 await self._set_unavailable(None)
             except KafkaException as error:
+                admin = None  # after a broker that hung for a while, librdkafka's may never connect again
                 await self._set_unavailable(f"Kafka at {self._bootstrap_servers}: {error.args[0].str()}")
             await asyncio.sleep(_CHECK_EVERY_S)
 

@@ -328,9 +328,13 @@ def test_following_all_logs(tracker: Tracker) -> None:
         assert follower.stdout.readline().startswith("redis            | ")
         log = tracker.home / "logs" / "ingest.log"  # a part that is first started later
         log.write_text("half a ")
+        seen = iter(follower.stdout.readline, "")
+        for text in ("once", "twice"):  # when it has shown the second, it has looked at all files
+            with (tracker.home / "logs" / "exchange.log").open("a") as file:
+                file.write(f"{text}\n")
+            assert next(line for line in seen if line.endswith(f"{text}\n")) == f"exchange         | {text}\n"
         with log.open("a") as file:
             file.write("line\n")
-        seen = iter(follower.stdout.readline, "")
         assert next(line for line in seen if line.startswith("ingest")) == "ingest           | half a line\n"
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 0
