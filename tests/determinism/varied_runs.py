@@ -274,7 +274,7 @@ def _end(consumer, topic, partition):
     try:
         return (consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)[1],)
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+        if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._UNKNOWN_PARTITION):
             raise
         return None
 

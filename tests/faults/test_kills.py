@@ -22,10 +22,10 @@ def test_killed_again_and_again(broker, redis_server, tmp_path, flow, layout):
     case = flow(broker, redis_server, tmp_path)
     for number in range(1, KILLS + 1):
         with case.run(**layout) as cluster:
-            feeding = case.feeding(number / (KILLS + 1), 3)
-            if rng.random() < 0.8:
+            if rng.random() < 0.9:  # the others are killed in their start
                 cluster.await_ready()
-            until = time.monotonic() + rng.uniform(0, 2.5)
+            feeding = case.feeding(number / (KILLS + 1), 3)
+            until = time.monotonic() + rng.uniform(0, 4)
             while time.monotonic() < until:  # a kill has no reason to wait for
                 assert cluster.running(), cluster.log.read_text()[-3000:]
                 time.sleep(0.01)

@@ -10,7 +10,7 @@ from conftest import LONG
 from redis import Redis
 
 pytestmark = pytest.mark.timeout(300)
-AWAY_S, FEED_S = (8, 12) if LONG else (4, 6)
+AWAY_S, FEED_S = (12, 10) if LONG else (7, 5)  # longer than a timeout, and than the feed: all of it comes after
 BOUND_MB = (
     500  # of a process: eight consumers' read-ahead, 16 MB each, and what is in their messages; a container has 1 GB
 )
