@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 from confluent_kafka import Producer
 
 from bench.harness import Figure
@@ -92,8 +93,8 @@ def _stored(port: int, table: str) -> float:
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-def _catch_up(home: Path, brokers: str, server: Server, lane: Lane, rows: int) -> float:
-    """Rows a second of the ETL's process, as its users run it, over the records of a lane's topic."""
+def _catch_up(home: Path, brokers: str, server: Server, lane: Lane, rows: int) -> tuple[float, float]:
+    """Rows a second, and a second of CPU time, of the ETL's process, as its users run it, over a lane's topic."""
     port = free_port()
     environment = {"BROKERS": brokers, "CLICKHOUSE_ADDR": str(server), "HEALTH_PORT": str(port)}
     part = Part("etl", [sys.executable, "-m", "flows.clickhouse_etl"], env=environment)
@@ -104,14 +105,20 @@ def _catch_up(home: Path, brokers: str, server: Server, lane: Lane, rows: int) -
         while not first and time.monotonic() < deadline:
             time.sleep(0.01)
             first = _stored(port, lane.table)
-        began = time.monotonic()
+        began, cpu_before_s = time.monotonic(), _cpu_s(process.pid)
         while (stored := _stored(port, lane.table)) < rows:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{stored:.0f} of {rows} rows in {DEADLINE_S:.0f} s, see {home / 'etl.log'}")
             time.sleep(0.02)
-        return (rows - first) / (time.monotonic() - began)
+        done = rows - first
+        return done / (time.monotonic() - began), done / (_cpu_s(process.pid) - cpu_before_s)
     finally:
         stop(part, process)
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _plain(server: Server, lane: Lane, data: Sequence[Sequence[Any]], batch: int) -> float:
@@ -164,12 +171,13 @@ def run() -> list[Figure]:
             create_topics(brokers, [lane.topic])
             _produce(brokers, lane.topic.name, values(ROWS))
             data = JsonColumns(lane.message, lane.columns).decode(list(values(NATIVE_ROWS))).columns
-            etl = _catch_up(home, brokers, server, lane, ROWS)
+            etl, by_cpu = _catch_up(home, brokers, server, lane, ROWS)
             plain = _plain(server, lane, [column[:PLAIN_ROWS] for column in data], 100)
             native = _native(server, lane, data, 20)
             figures += [
                 Figure(f"{name}: ETL behind", etl, "rows/s", "clickhouse-connect, batches of 100", etl / plain),
                 Figure(f"{name}: share of the ceiling", etl, "rows/s", "ready-made Native blocks", etl / native),
+                Figure(f"{name}: ETL behind, a CPU second", by_cpu, "rows"),
                 Figure(f"{name}: clickhouse-connect, batches of 100", plain, "rows/s"),
                 Figure(f"{name}: ready-made Native blocks of 20,000", native, "rows/s"),
             ]
