@@ -9,18 +9,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from flows.channels import MINITICKER, SECONDSTAT, Topic, create_topics
 from flows.domain.second_stat import SecondStat
-from infra.local.part import LOOPBACK, free_port
+from infra.local.kafka import kafka as kafka_part
+from infra.local.part import LOOPBACK, free_port, spawn, stop, wait_ready
 from infra.settings import split_address
 
 START_MS = 1_790_000_000_000
@@ -55,6 +57,21 @@ def poll_until(condition: Callable[[], Any], what: str, seconds: float = 40) -> 
             return value
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker of the module's own: the ETL reads all of `binance.secondstat`, whoever wrote it."""
+    directory = tmp_path_factory.mktemp("kafka")
+    port = free_port()
+    part = kafka_part(directory / "data", port)
+    part.prepare()
+    process = spawn(part, directory / "log")
+    try:
+        wait_ready(part, process)
+        yield f"{LOOPBACK}:{port}"
+    finally:
+        stop(part, process)
 
 
 class Etl:

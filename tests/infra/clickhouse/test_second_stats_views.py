@@ -17,7 +17,7 @@ from infra.clickhouse.migrate import migrate
 from infra.settings import split_address
 
 START_MS = 1_790_000_000_000 // 3_600_000 * 3_600_000
-FIELDS = SecondStat.__dataclass_fields__
+FIELDS = SecondStat._fields
 HUGE = 1 << 80  # the core's largest amount
 
 

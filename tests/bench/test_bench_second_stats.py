@@ -47,7 +47,8 @@ def test_a_topic_of_another_size_is_refused(kafka, topic):
 
 def test_an_option_of_another_benchmark_is_refused():
     done = tracker("second-stats", "--rate", "5")
-    assert (done.returncode, done.stderr) == (1, "benchmark second-stats has no option --rate\n")
+    assert done.returncode == 1
+    assert done.stderr.endswith("benchmark second-stats has no option --rate\n")
 
 
 def test_names_have_dashes():
