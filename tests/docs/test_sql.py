@@ -40,7 +40,7 @@ def ago(**lengths: float) -> dt.datetime:
 
 # Two of the last minutes, one of the last hour, and old ones; three thirds that are no decimal.
 BTC = [
-    (ago(seconds=5), "101.00000001"), (ago(seconds=65), "100.5"), (ago(minutes=50), "100.50000001"),
+    (ago(seconds=5), "101.00000001"), (ago(seconds=65), "100.5"), (ago(minutes=20), "100.50000001"),
     (HOUR - dt.timedelta(hours=3) + dt.timedelta(minutes=10), "90"),
     (HOUR - dt.timedelta(hours=3) + dt.timedelta(minutes=50), "91.5"),
     (HOUR - dt.timedelta(hours=30), "80"),

@@ -1,7 +1,7 @@
 """SIGTERM to each flow: it stops at a clean point, takes its snapshot, ends within 10 s, and goes on without loss."""
 
-import signal
 import re
+import signal
 import time
 from itertools import product
 from pathlib import Path
