@@ -59,8 +59,8 @@ def poll_until(condition: Callable[[], Any], what: str, seconds: float = 40) -> 
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", name="kafka")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A broker of the module's own: the ETL reads all of `binance.secondstat`, whoever wrote it."""
     directory = tmp_path_factory.mktemp("kafka")
     port = free_port()
