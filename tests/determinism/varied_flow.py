@@ -49,7 +49,9 @@ class StallingPart(StatefulSourcePartition):
 
     def next_awake(self):
         left = self.until - time.monotonic()
-        return datetime.now(UTC) + timedelta(seconds=left) if left > 0 else self.inner.next_awake()
+        if left <= 0:
+            return self.inner.next_awake()
+        return datetime.now(UTC) + timedelta(seconds=min(left, 0.1))  # a drain is seen in between
 
     def snapshot(self):
         return self.inner.snapshot()

@@ -60,7 +60,7 @@ def poll_until(condition: Callable[[], Any], what: str, seconds: float = 40) -> 
 
 
 @pytest.fixture(scope="module", name="kafka")
-def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A broker of the module's own: the ETL reads all of `binance.secondstat`, whoever wrote it."""
     directory = tmp_path_factory.mktemp("kafka")
     port = free_port()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from etl_process import Etl, message, own_kafka, poll_until, second
+from etl_process import Etl, broker_of_the_module, message, poll_until, second  # noqa: F401 - a fixture
 
 from flows.channels import SECONDSTAT
 from infra.local.clickhouse import clickhouse as clickhouse_part

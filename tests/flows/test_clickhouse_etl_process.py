@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message
-from etl_process import START_MS, Etl, message, own_kafka, poll_until, second  # noqa: F401 - a fixture
+from etl_process import START_MS, Etl, broker_of_the_module, message, poll_until, second  # noqa: F401 - a fixture
 
 from flows.channels import SECONDSTAT
 
