@@ -75,6 +75,9 @@ class BatchApplication(Application):
     """
 
     def __init__(self, bootstrap_servers: str, consumer_group: str, sink: ClickHouseSink) -> None:
+        state = Path(tempfile.gettempdir())
+        # Quix makes the group's directory when it runs; two applications at once would get in each other's way.
+        (state / consumer_group).mkdir(parents=True, exist_ok=True)
         super().__init__(
             broker_address=bootstrap_servers,
             consumer_group=consumer_group,
@@ -85,7 +88,7 @@ class BatchApplication(Application):
             use_changelog_topics=False,
             broker_availability_timeout=0,
             loglevel=None,
-            state_dir=Path(tempfile.gettempdir()),  # without state nothing is written, but the directory is made
+            state_dir=state,  # without state nothing is written, but the directory is made
         )
         self.assigned = False
         self._sink = sink
