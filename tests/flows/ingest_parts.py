@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
 
@@ -86,6 +87,8 @@ class World:
         self.brokers, self.address, self.directory = brokers, address, directory
         self.reader = TopicReader(brokers, RAW_AGGTRADE)
         self._logs = 0
+        self._by_symbol = defaultdict(list)
+        self._sorted = 0
 
     @contextlib.contextmanager
     def ingest(self, symbols="btcusdt,ethusdt,xrpusdt", ready=True, **environment):
@@ -114,16 +117,24 @@ class World:
         return answer.json()
 
     def messages(self):
-        return self.reader.read()
+        """All of the raw log so far; what is new is also sorted by symbol, since tests ask for that again and again."""
+        messages = self.reader.read()
+        for at in range(self._sorted, len(messages)):
+            message = messages[at]
+            if key := message.key():
+                record = json.loads(message.value()), dict(message.headers()), message
+                self._by_symbol[key.decode()].append((at, record))
+        self._sorted = len(messages)
+        return messages
 
     def records(self, symbol, since=0):
-        """(record, headers, message) of a symbol, in log order."""
-        return [
-            (json.loads(m.value()), dict(m.headers()), m) for m in self.messages()[since:] if m.key() == symbol.encode()
-        ]
+        """(record, headers, message) of a symbol, in log order, from a place in `messages()` on."""
+        self.messages()
+        found = self._by_symbol[symbol]
+        return [record for _, record in found[bisect_left(found, since, key=lambda one: one[0]) :]]
 
     def trades(self, symbol, since=0):
-        return [r for r, _, _ in self.records(symbol, since) if r["e"] == "aggTrade"]
+        return [record for record, _, _ in self.records(symbol, since) if record["e"] == "aggTrade"]
 
     def ids(self, symbol, since=0):
         return {trade["a"] for trade in self.trades(symbol, since)}
