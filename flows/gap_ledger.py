@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from flows import channels
 from flows.connectors.kafka_log import KafkaLog
-from flows.connectors.kafka_range import read_range
+from flows.connectors.kafka_range import TIMEOUT_S, read_range
 from flows.domain.gaps import Gap
 from flows.partitioning import partition_of
 
@@ -44,10 +44,10 @@ class LedgerRow(msgspec.Struct):
 _decoder = msgspec.json.Decoder(LedgerRow)
 
 
-def read_ledger(bootstrap_servers: str) -> list[LedgerRow]:
+def read_ledger(bootstrap_servers: str, timeout_s: float = TIMEOUT_S) -> list[LedgerRow]:
     """The newest state of every row, by symbol and id. Raises KafkaException."""
     rows: dict[bytes, LedgerRow] = {}
-    for message in read_range(bootstrap_servers, [TopicPartition(channels.GAPS.name, 0, OFFSET_BEGINNING)]):
+    for message in read_range(bootstrap_servers, [TopicPartition(channels.GAPS.name, 0, OFFSET_BEGINNING)], timeout_s):
         key, value = message.key() or b"", message.value()
         if value is None:
             rows.pop(key, None)

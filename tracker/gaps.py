@@ -12,6 +12,8 @@ from flows.gap_ledger import LedgerRow, read_ledger
 from infra.settings import Settings
 from tracker.config import DataDir, Exchange, fail, load_settings, running_homes
 
+KAFKA_TIMEOUT_S = 8.0
+
 State = Annotated[str | None, typer.Option(help="Only rows in this state.", metavar="open|backfilled|lost")]
 
 
@@ -27,7 +29,7 @@ def gaps(
         fail(f"there is no state {state!r}; the states are open, backfilled and lost")
     servers = _bootstrap_servers(load_settings(exchange=exchange, data_dir=data_dir))
     try:
-        rows = read_ledger(servers)
+        rows = read_ledger(servers, KAFKA_TIMEOUT_S)
     except KafkaException as error:
         fail(f"error: can't read the gap ledger from Kafka at {servers}: {error.args[0].str()}")
     rows = [row for row in rows if state in (None, row.state)]

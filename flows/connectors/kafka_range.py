@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # without an answer, or a record
 CHUNK = 5000
 
 
@@ -23,22 +23,27 @@ def range_consumer(bootstrap_servers: str) -> Consumer:
     )
 
 
-def read_range(bootstrap_servers: str, starts: Sequence[TopicPartition]) -> Iterator[Message]:
-    """Every record from these positions on that is there now. Raises KafkaException, OutOfRange's cause included."""
+def read_range(
+    bootstrap_servers: str, starts: Sequence[TopicPartition], timeout_s: float = TIMEOUT_S
+) -> Iterator[Message]:
+    """Every record from these positions on that is there now. Raises KafkaException."""
     consumer = range_consumer(bootstrap_servers)
     try:
-        yield from read_to_end(consumer, starts)
+        yield from read_to_end(consumer, starts, timeout_s=timeout_s)
     finally:
         consumer.close()
 
 
 def read_to_end(
-    consumer: Consumer, starts: Sequence[TopicPartition], ends: dict[int, int] | None = None
+    consumer: Consumer,
+    starts: Sequence[TopicPartition],
+    ends: dict[int, int] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Message]:
     """Records of one topic from these positions to `ends` (by partition; the present ends without it)."""
     left = {}
     for start in starts:
-        _, end = consumer.get_watermark_offsets(start, timeout=TIMEOUT_S)
+        _, end = consumer.get_watermark_offsets(start, timeout=timeout_s)
         left[start.partition] = min(end, ends[start.partition]) if ends else end
     wanted = [s for s in starts if s.offset == OFFSET_BEGINNING or s.offset < left[s.partition]]
     pending = {s.partition for s in wanted if left[s.partition] > 0}
@@ -48,7 +53,7 @@ def read_to_end(
         messages = consumer.consume(CHUNK, timeout=0.05)  # it waits for a whole chunk
         if messages:
             progress_s = time.monotonic()
-        elif time.monotonic() - progress_s > TIMEOUT_S:
+        elif time.monotonic() - progress_s > timeout_s:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no records of {sorted(pending)}"))
         for message in messages:
             error = message.error()

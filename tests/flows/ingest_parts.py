@@ -12,14 +12,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import httpx
-from conftest import running
 from flow_process import TopicReader, poll_until
 
 from flows.channels import RAW_AGGTRADE, all_topics, create_topics
 from flows.gap_ledger import read_ledger
 from flows.partitioning import partition_of
 from infra.local.kafka import kafka as kafka_part
-from infra.local.part import LOOPBACK, free_port
+from infra.local.part import LOOPBACK, free_port, spawn, stop, wait_ready
 
 REST_FIELDS = ("p", "q", "f", "l", "T", "m")
 
@@ -188,7 +187,11 @@ def world(*arguments, prepare=None):
         data = directory / "exchange"
         if prepare is not None:
             prepare(data)
-        stack.enter_context(running(kafka_part(directory / "kafka", kafka_port), directory / "kafka.log"))
+        broker = kafka_part(directory / "kafka", kafka_port)
+        broker.prepare()
+        broker_process = spawn(broker, directory / "kafka.log")
+        stack.callback(stop, broker, broker_process)
+        wait_ready(broker, broker_process)
         brokers = f"{LOOPBACK}:{kafka_port}"
         create_topics(brokers, all_topics(10**9))
         exchange = ("--port", str(port), "--data-dir", str(data), *arguments)

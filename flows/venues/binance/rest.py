@@ -5,9 +5,10 @@ import time
 from typing import Any, Self
 from urllib.parse import urlencode
 
-import httpx
+import aiohttp
 import msgspec
 from prometheus_client import Gauge
+from yarl import URL
 
 from flows.domain.errors import ExchangeUnreachable, RateLimited
 from flows.venues.binance.budget import WeightBudget
@@ -60,14 +61,16 @@ class RestClient:
         self._url = rest_url.rstrip("/")
         self.budget = budget or WeightBudget()
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=not is_near(rest_url))
+        self._session: aiohttp.ClientSession | None = None
         self._knows_limits = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     async def trading_symbols(self) -> set[str]:
         """The symbols with status TRADING, uppercase."""
@@ -113,18 +116,27 @@ class RestClient:
             self.budget.spend(weight, time.monotonic())
             WEIGHT.set(self.budget.used)
             try:
-                answer = await self._http.get(f"{url}?{urlencode(asked)}" if asked else url)
-            except httpx.HTTPError as error:
+                async with self._http.get(URL(f"{url}?{urlencode(asked)}" if asked else url, encoded=True)) as answer:
+                    body, status, headers = await answer.read(), answer.status, answer.headers
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 raise ExchangeUnreachable(
                     f"can't reach the exchange at {url}: {error or type(error).__name__}"
                 ) from error
         now_s = time.monotonic()
-        used = answer.headers.get("X-MBX-USED-WEIGHT-1M", "")
+        used = headers.get("X-MBX-USED-WEIGHT-1M", "")
         if used.isdigit():
             self.budget.reported(int(used), weight * AT_ONCE, now_s, 61.0 - time.time() % 60)
-        if answer.status_code == 200:
-            return answer.content
-        error_ = refused(answer.status_code, answer.headers, url)
+        if status == 200:
+            return body
+        error_ = refused(status, headers, url)
         if isinstance(error_, RateLimited):
             self.budget.refused(error_.retry_after_s, now_s)
         raise error_
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at the first request, in the loop that makes it."""
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=not is_near(self._url))
+        return self._session
