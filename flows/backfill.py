@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from flows.connectors.kafka_log import HIGH_WATER
 from flows.domain.errors import ExchangeError
 from flows.domain.gaps import Claim, Continuity, Gap, Hole
 from flows.domain.market import SECOND_MS
@@ -83,6 +84,8 @@ class Backfill:
         for hole in [hole for hole in continuity.holes if hole.row is not None]:
             await self._fill(continuity, hole)
         while (next_a := continuity.next_a) is not None:
+            while self._writer.backlog > HIGH_WATER:  # noqa: ASYNC110 - Kafka's pace
+                await asyncio.sleep(0.1)
             first = first_held()
             if first is not None and first.agg_id is not None and first.agg_id <= next_a:
                 return

@@ -28,6 +28,7 @@ class TradeFeed:
         self.name = name
         self.holding = False
         self._writer, self._backfill, self._symbols = writer, backfill, symbols
+        self._opened_s = 0.0
         self._held: list[tuple[Payload, int]] = []
         self._first: dict[str, Payload] = {}
         self._catching_up: asyncio.Task[None] | None = None
@@ -41,6 +42,7 @@ class TradeFeed:
     def opened(self) -> None:
         """A connection after none: what it brings is held."""
         self.holding = True
+        self._opened_s = time.monotonic()
 
     def subscribed(self) -> None:
         """The exchange streams what was asked for: from here on only older trades can be missing."""
@@ -75,21 +77,21 @@ class TradeFeed:
         self._delay.set(now_ms() - event_time)
 
     async def _catch_up(self) -> None:
-        began_s = time.monotonic()
         tasks = [
             asyncio.create_task(self._backfill.catch_up(symbol, partial(self._first.get, symbol)))
             for symbol in sorted(self._symbols(), key=lambda symbol: symbol not in self._first)
         ]
         try:
             if tasks:
-                done, late = await asyncio.wait(tasks, timeout=HOLD_S, return_when=asyncio.FIRST_EXCEPTION)
+                left_s = max(0.0, self._opened_s + HOLD_S - time.monotonic())
+                done, late = await asyncio.wait(tasks, timeout=left_s, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()
                 self._release(f"{len(late)} symbols are not caught up after {HOLD_S:.0f} s" if late else "")
                 await asyncio.gather(*late)
             else:
                 self._release("")
-            log.info("%s: caught up after %.1f s", self.name, time.monotonic() - began_s)
+            log.info("%s: caught up after %.1f s", self.name, time.monotonic() - self._opened_s)
         finally:
             for task in tasks:
                 task.cancel()

@@ -52,10 +52,15 @@ class RawWriter:
             found = self.continuities[symbol] = Continuity(symbol, self.ledger.put)
         return found
 
+    @property
+    def backlog(self) -> int:
+        """Records that Kafka has not confirmed."""
+        return self._kafka.backlog
+
     def trade(self, payload: Payload, received_ms: int) -> None:
         """A live trade."""
         symbol = payload.symbol
-        if symbol in self.fresh:
+        if symbol in self.fresh and payload.agg_id is not None:
             self.begin(payload)
             self._live(channels.RAW_AGGTRADE, self.partitions, payload, received_ms)
             self._saw(payload, received_ms)
@@ -67,6 +72,7 @@ class RawWriter:
     def begin(self, payload: Payload) -> None:
         """Say in the log that a symbol's ids are owed from this trade on."""
         self.fresh.discard(payload.symbol)
+        self.continuity(payload.symbol).end()  # frames may have come after the last subscription's end
         self.subscription(payload.symbol, True, payload.event_time)
 
     def _saw(self, payload: Payload, received_ms: int) -> None:

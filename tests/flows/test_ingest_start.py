@@ -133,7 +133,7 @@ def test_restarts_leave_the_ids_contiguous(market, after_an_hour):
         after_an_hour.stop()
     symbols = ("BTCUSDT", "DOGEUSDT", "SOLUSDT")
     before = {symbol: min(market.ids(symbol)) for symbol in symbols}
-    for end in ("stop", "kill", "stop"):
+    for end in ("stop", "kill"):
         with market.ingest("btcusdt,adausdt,trxusdt") as running:
             began = len(market.messages())
             for symbol in symbols:

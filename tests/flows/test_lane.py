@@ -12,11 +12,11 @@ import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
 from flows import feed as feed_module
-from flows import ingest as ingest_module
+from flows import streaming as ingest_module
 from flows.connectors.kafka_log import KafkaLog
 from flows.domain.errors import DeliveryFailed
-from flows.ingest import Ingest
 from flows.lane import Lane
+from flows.streaming import Ingest
 from flows.venues.binance import failures
 from flows.venues.binance.protocol import Payload
 from flows.venues.binance.rest import RestClient

@@ -103,7 +103,8 @@ class RestClient:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ExchangeUnreachable(f"{self._url} exchangeInfo: not the exchange's answer: {error}") from error
         for limit in info.rate_limits:
-            if (limit.rate_limit_type, limit.interval, limit.interval_num) == ("REQUEST_WEIGHT", "MINUTE", 1):
+            kind = limit.rate_limit_type, limit.interval, limit.interval_num
+            if kind == ("REQUEST_WEIGHT", "MINUTE", 1) and limit.limit > 0:
                 self.budget.set_limit(limit.limit)
         self._knows_limits = True
         return info
