@@ -25,7 +25,7 @@ from infra.local.part import LOOPBACK, free_port, spawn, stop, wait_ready
 
 RATE, SYMBOLS = 20_000, 1_100
 WARM_S, MEASURED_S = 5.0, 15.0
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 60.0
 TRADES = 'ingest_payloads_total{event_type="aggTrade"}'
 
 COUNTER = """
@@ -67,7 +67,7 @@ def _get(url: str) -> bytes:
     return body
 
 
-def _until(condition: Callable[[], bool], what: str) -> None:
+def _until(condition: Callable[[], bool], what: str, log: Path) -> None:
     deadline_s = time.monotonic() + READY_WITHIN_S
     while True:
         try:
@@ -76,7 +76,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         except OSError:
             pass
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{what} was not ready after {READY_WITHIN_S:.0f} s")
+            raise TimeoutError(f"{what} was not ready after {READY_WITHIN_S:.0f} s\n{log.read_text()[-2000:]}")
         time.sleep(0.1)
 
 
@@ -106,7 +106,7 @@ def run() -> list[Figure]:
         command = [sys.executable, "-m", "infra.local.exchange", "--port", str(port), "--rate", str(RATE)]
         command += ["--symbols", str(SYMBOLS), "--data-dir", str(directory / "exchange")]
         maker = stack.enter_context(_process(command, directory / "exchange.log"))
-        _until(lambda: bool(_get(f"{exchange}/readyz")), "the exchange")
+        _until(lambda: bool(_get(f"{exchange}/readyz")), "the exchange", directory / "exchange.log")
         env = {
             "BROKERS": brokers,
             "EXCHANGE_WS_URL": exchange.replace("http", "ws"),
@@ -115,7 +115,7 @@ def run() -> list[Figure]:
             "SYMBOLS": "*",
         }
         writer = stack.enter_context(_process([sys.executable, "-m", "flows.ingest"], directory / "ingest.log", **env))
-        _until(lambda: bool(_get(f"{ingest}/readyz")), "ingest")
+        _until(lambda: bool(_get(f"{ingest}/readyz")), "ingest", directory / "ingest.log")
         alone = _measure(exchange, ingest, writer, maker)
         streams = [f"{one.lower()}@aggTrade" for one in json.loads(_get(f"{ingest}/streams"))["aggtrade"]][:1000]
         url = exchange.replace("http", "ws") + "/stream"
