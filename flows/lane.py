@@ -10,13 +10,16 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import Counter
 
 from flows.domain.errors import ExchangeError, ExchangeUnreachable, InvalidRecord
 from flows.domain.heartbeat import HeartbeatClock
 from flows.domain.partition import MAX_AHEAD_MS
-from flows.venues.binance.client import MarketSocket, StreamSet, open_socket, pause_before_retry
+from flows.venues.binance.budget import SlidingBudget, connection_attempts
+from flows.venues.binance.client import MarketSocket, StreamSet, open_socket
+from flows.venues.binance.failures import pause_before_retry
 from flows.venues.binance.protocol import Answer, Payload, read_frame
 
 log = logging.getLogger(__name__)
@@ -29,17 +32,47 @@ CONNECTIONS = Counter("ingest_connections", "Connections opened", ["lane"])
 BAD_FRAMES = Counter("ingest_bad_frames", "Frames that are not the exchange's protocol", ["lane"])
 
 
+class Feed(Protocol):
+    """Where a lane's payloads go, and who hears what becomes of its connection."""
+
+    @property
+    def holding(self) -> bool:
+        """Whether something that came before is not in the log yet, so that no heartbeat may be sent."""
+
+    def opened(self) -> None:
+        """A connection after none; not that which takes over from another."""
+
+    def subscribed(self) -> None:
+        """The exchange has answered to all that was asked; called again after each change."""
+
+    def lost(self) -> None:
+        """There is no connection any more."""
+
+    def take(self, payload: Payload) -> None:
+        """A payload, in the moment it was read."""
+
+    def tick(self, event_time: int) -> None:
+        """The newest event time in ms, now and then."""
+
+
 class Lane:
-    """A connection and its streams. `handle` gets every payload in the moment it is read."""
+    """A connection and its streams; `bad` gets what is not the exchange's protocol. Lanes share `attempts`."""
 
     def __init__(
-        self, name: str, ws_url: str, handle: Callable[["Lane", Payload], None], bad: Callable[[bytes, str], None]
+        self,
+        name: str,
+        ws_url: str,
+        feed: Feed,
+        bad: Callable[[bytes, str], None],
+        attempts: SlidingBudget | None = None,
     ) -> None:
         self.name = name
         self.clock = HeartbeatClock()
         self.reason: str | None = "not connected yet"  # why it is not connected, None when it is
         self._ws_url = ws_url
-        self._handle, self._bad = handle, bad
+        self.feed, self._bad = feed, bad
+        self._take_payload = feed.take
+        self._attempts = attempts or connection_attempts()
         self._wanted: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._socket: MarketSocket | None = None
@@ -69,6 +102,8 @@ class Lane:
 
     def heartbeat_ms(self) -> int | None:
         """The E of a heartbeat sent now, None when there can be none."""
+        if self.feed.holding:
+            return None
         idle = self._socket is not None and not self.paused and self._socket.idle
         return self.clock.event_time_ms(time.monotonic(), idle) if self._socket else None
 
@@ -108,6 +143,7 @@ class Lane:
 
     async def _serve(self) -> None:
         socket, streams = await self._open()
+        self.feed.opened()
         try:
             while True:
                 self._socket, self._streams, self.reason = socket, streams, None
@@ -115,6 +151,10 @@ class Lane:
                 if socket.transport.is_closing():
                     raise ExchangeUnreachable(f"the connection was lost ({socket.close_code or 'no close frame'})")
                 await streams.become(self._wanted)
+                await streams.settled()
+                if socket.transport.is_closing():
+                    continue
+                self.feed.subscribed()
                 await self._wait(self._roll_at_s - time.monotonic())
                 if time.monotonic() >= self._roll_at_s and not socket.transport.is_closing():
                     try:
@@ -131,6 +171,7 @@ class Lane:
             raise ExchangeUnreachable(f"the connection was lost ({error})") from error
         finally:
             self._socket = None
+            self.feed.lost()
             await socket.close()
 
     async def _succeed(self) -> tuple[MarketSocket, StreamSet]:
@@ -138,6 +179,7 @@ class Lane:
         socket, streams = await self._open()
         try:
             await streams.become(self._wanted)
+            await streams.settled()
             await self._until_data()
             if socket.transport.is_closing():
                 raise ExchangeUnreachable("the new connection was lost")
@@ -147,10 +189,14 @@ class Lane:
         return socket, streams
 
     async def _open(self) -> tuple[MarketSocket, StreamSet]:
+        while delay_s := self._attempts.delay_s(1, time.monotonic()):
+            self.reason = self.reason or f"waits {delay_s:.0f} s for the exchange's limit of connections"
+            await asyncio.sleep(delay_s)
+        self._attempts.spend(1, time.monotonic())
         socket = await open_socket(self._ws_url)
         streams = self._newest = StreamSet(socket)
         socket.on_alive = lambda: self.clock.saw_life(time.monotonic())
-        socket.on_lost = self._lost
+        socket.on_lost = lambda: self._lost(streams)
         socket.on_frame = lambda frame: self._take(frame, streams)
         if socket.transport.is_closing():
             raise ExchangeUnreachable("the connection was lost as soon as it was open")
@@ -160,20 +206,23 @@ class Lane:
         self._roll_at_s = self._opened_s + LONGEST_LIFE_S * random.uniform(0.95, 1)  # noqa: S311
         return socket, streams
 
-    def _lost(self) -> None:
+    def _lost(self, streams: StreamSet) -> None:
         """A socket is gone: nobody needs to wait for anything on it."""
+        streams.lost()
         self._wake.set()
         self._data.set()
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, seconds))
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
 
     async def _until_data(self) -> None:
         """Wait until the newest socket has shown data, for a while at most: a quiet symbol shows none."""
         self._data.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._data.wait(), OVERLAP_S)
+            async with asyncio.timeout(OVERLAP_S):
+                await self._data.wait()
 
     def _take(self, frame: bytes, streams: StreamSet) -> None:
         try:
@@ -194,7 +243,7 @@ class Lane:
             if payload.event_type == "serverShutdown":
                 self._announced(streams)
                 continue
-            self._handle(self, payload)
+            self._take_payload(payload)
             if payload.event_time <= latest_ms:  # others are poison, which moves no watermark
                 self.clock.saw_event(payload.event_time, now_s)
 

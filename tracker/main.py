@@ -16,6 +16,7 @@ COMMANDS = {
     "status": "tracker.status:status",
     "verify": "tracker.verify:verify",
     "bench": "tracker.bench:bench",
+    "gaps": "tracker.gaps:gaps",
     "logs": "tracker.logs:logs",
     "reset": "tracker.reset:reset",
 }

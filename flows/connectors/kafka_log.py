@@ -1,6 +1,7 @@
 """Appends to Kafka with every delivery checked, without ever blocking the event loop."""
 
 import threading
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -8,6 +9,23 @@ from flows.domain.errors import DeliveryFailed
 
 HIGH_WATER = 100_000  # records waiting for the broker; above it the sockets are not read
 LOW_WATER = 20_000
+QUEUE = 10 * HIGH_WATER  # what held frames may add at once
+
+
+class _Place:
+    """A partition: how many records went there, how many of them the broker has confirmed (in this order)."""
+
+    __slots__ = ("_failed", "appended", "delivered", "report")
+
+    def __init__(self, failed: Callable[[KafkaError], None]) -> None:
+        self.appended = self.delivered = 0
+        self._failed = failed
+        self.report = self._report  # one bound method for all records
+
+    def _report(self, error: KafkaError | None, _message: Message) -> None:
+        self.delivered += 1
+        if error is not None:
+            self._failed(error)
 
 
 class KafkaLog:
@@ -23,12 +41,13 @@ class KafkaLog:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
-                "queue.buffering.max.messages": 4 * HIGH_WATER,
-                "queue.buffering.max.kbytes": 256 * 1024,
+                "queue.buffering.max.messages": QUEUE,
+                "queue.buffering.max.kbytes": 512 * 1024,
                 "message.timeout.ms": 0,
             }
         )
         self._error: KafkaError | None = None
+        self._places: dict[tuple[str, int], _Place] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="deliveries", daemon=True)
         self._thread.start()
@@ -44,15 +63,21 @@ class KafkaLog:
         headers: list[tuple[str, bytes]],
     ) -> None:
         """Queue one record; timestamp in ms. Raises BufferError when far more is queued than HIGH_WATER."""
-        self._producer.produce(
-            topic,
-            value=value,
-            key=key,
-            partition=partition,
-            timestamp=timestamp,
-            headers=headers,
-            on_delivery=self._delivered,
-        )
+        place = self._places.get((topic, partition))
+        if place is None:
+            place = self._places[topic, partition] = _Place(self._failed)
+        self._producer.produce(topic, value, key, partition, place.report, timestamp=timestamp, headers=headers)
+        place.appended += 1
+
+    def appended(self, topic: str, partition: int) -> int:
+        """How many records were queued for a partition so far."""
+        place = self._places.get((topic, partition))
+        return place.appended if place else 0
+
+    def delivered(self, topic: str, partition: int) -> int:
+        """How many of these the broker has confirmed: the first ones, as it keeps their order."""
+        place = self._places.get((topic, partition))
+        return place.delivered if place else 0
 
     @property
     def backlog(self) -> int:
@@ -63,6 +88,10 @@ class KafkaLog:
         """Raise DeliveryFailed if a record was lost."""
         if self._error is not None:
             raise DeliveryFailed(f"Kafka refused a record: {self._error.str()}")
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the broker has confirmed all, for a while at most."""
+        self._producer.flush(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Wait for what is queued. Raises DeliveryFailed if it could not be delivered in time."""
@@ -77,6 +106,5 @@ class KafkaLog:
         while not self._closed.is_set():
             self._producer.poll(0.2)
 
-    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._error = error
+    def _failed(self, error: KafkaError) -> None:
+        self._error = error

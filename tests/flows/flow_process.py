@@ -85,11 +85,13 @@ class TopicReader:
 
 
 def produce(brokers, topic, records):
-    """(key, value, partition or None, headers) in order, delivered."""
+    """(key, value, partition or None, headers[, timestamp in ms]) in order, delivered."""
     producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
     failures = []
-    for key, value, partition, headers in records:
+    for key, value, partition, headers, *timestamp in records:
         place = {} if partition is None else {"partition": partition}
+        if timestamp:
+            place["timestamp"] = timestamp[0]
         producer.produce(
             topic, value, key, headers=headers, on_delivery=lambda e, _: failures.append(e) if e else None, **place
         )

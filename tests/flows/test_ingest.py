@@ -1,91 +1,48 @@
 """Ingest between the simulated exchange and real Kafka, both sides in processes of their own."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import uuid
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
 from flow_process import TopicReader, poll_until, produce
+from ingest_parts import Ingest, World, process, world
 
-from flows.channels import RAW_AGGTRADE, SUBSCRIPTIONS, all_topics, create_topics
+from flows.channels import RAW_AGGTRADE, SUBSCRIPTIONS
 from flows.partitioning import partition_of
 from infra.local.part import free_port
 
 
-@contextmanager
-def process(module, log, *arguments, **environment):
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env={**os.environ, **environment}, stdout=output, stderr=output
-        )
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait(10)
-
-
-def get(url):
-    try:
-        return httpx.get(url, timeout=5)
-    except httpx.TransportError:
-        return None
+@pytest.fixture(scope="module")
+def market():
+    with world("--rate", "1500") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def exchange(tmp_path_factory):
-    """host:port of an exchange with a lively market."""
-    directory, port = tmp_path_factory.mktemp("exchange"), free_port()
-    arguments = ("--port", str(port), "--data-dir", str(directory / "data"), "--rate", "1500")
-    with process("infra.local.exchange", directory / "log", *arguments):
-        poll_until(lambda: get(f"http://127.0.0.1:{port}/readyz"), what="the exchange")
-        yield f"127.0.0.1:{port}"
+def kafka(market):
+    return market.brokers
 
 
-class Ingest:
-    def __init__(self, kafka, exchange, log, symbols):
-        self.kafka, self.log, self.port = kafka, log, free_port()
-        self.environment = {
-            "BROKERS": kafka, "EXCHANGE_WS_URL": f"ws://{exchange}", "EXCHANGE_REST_URL": f"http://{exchange}",
-            "HEALTH_PORT": str(self.port), "SYMBOLS": symbols,
-        }  # fmt: skip
-
-    def get(self, path):
-        return get(f"http://127.0.0.1:{self.port}{path}")
-
-    def streams(self):
-        answer = self.get("/streams")
-        return answer.json() if answer else {"aggtrade": []}
-
-    def ready(self):
-        answer = self.get("/readyz")
-        return answer is not None and answer.status_code == 200
+@pytest.fixture(scope="module")
+def exchange(market):
+    return market.address
 
 
 @pytest.fixture
-def running(kafka, exchange, tmp_path):
-    create_topics(kafka, all_topics(10**9))
-    started = Ingest(kafka, exchange, tmp_path / "log", "btcusdt,ethusdt,xrpusdt")
-    with process("flows.ingest", started.log, **started.environment) as started.process:
-        poll_until(started.ready, what="ingest")
+def running(market):
+    with market.ingest() as started:
         yield started
 
 
 @pytest.fixture
-def raw(kafka, running):
+def raw(market, running):
     """The raw log, from this test's beginning."""
-    reader = TopicReader(kafka, RAW_AGGTRADE)
-    began = len(reader.read())
-    yield lambda: reader.read()[began:]
-    reader.close()
+    began = len(market.messages())
+    return lambda: market.messages()[began:]
 
 
 def trades_of(messages, symbol):
@@ -124,8 +81,7 @@ def test_trades_arrive_as_sent_with_heartbeats_that_never_overtake(exchange, run
             assert message.key() is None
             assert record["E"] >= beaten.get(partition, 0)
             beaten[partition] = record["E"]
-        elif record["e"] == "aggTrade":
-            assert headers["source"] == b"live"
+        elif headers.get("source") == b"live":
             assert message.timestamp()[1] == record["E"]
             assert partition == partition_of(record["s"], 8)
             assert record["E"] > beaten.get(partition, 0) - 200
@@ -193,12 +149,11 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 def test_a_geo_block_is_said_plainly(kafka, tmp_path):
-    create_topics(kafka, all_topics(10**9))
     server = HTTPServer(("127.0.0.1", 0), Refusing)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        ingest = Ingest(kafka, f"127.0.0.1:{server.server_port}", tmp_path / "log", "")
+        ingest = Ingest(World(kafka, f"127.0.0.1:{server.server_port}", tmp_path), tmp_path / "log", "", {})
         with process("flows.ingest", ingest.log, **ingest.environment) as child:
             answer = poll_until(lambda: (a := ingest.get("/readyz")) and "451" in a.text and a, what="the reason")
             assert answer.status_code == 503
@@ -212,8 +167,7 @@ def test_a_geo_block_is_said_plainly(kafka, tmp_path):
 
 
 def test_no_network_is_said_plainly(kafka, tmp_path):
-    create_topics(kafka, all_topics(10**9))
-    ingest = Ingest(kafka, f"127.0.0.1:{free_port()}", tmp_path / "log", "")
+    ingest = Ingest(World(kafka, f"127.0.0.1:{free_port()}", tmp_path), tmp_path / "log", "", {})
     with process("flows.ingest", ingest.log, **ingest.environment):
         answer = poll_until(
             lambda: (a := ingest.get("/readyz")) and "can't reach the exchange" in a.text and a, what="the reason"

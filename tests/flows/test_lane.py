@@ -11,13 +11,15 @@ import pytest
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
-from flows import ingest as ingest_module
+from flows import feed as feed_module
+from flows import streaming as ingest_module
 from flows.connectors.kafka_log import KafkaLog
 from flows.domain.errors import DeliveryFailed
-from flows.ingest import Ingest
 from flows.lane import Lane
-from flows.venues.binance import client as exchange_client
+from flows.streaming import Ingest
+from flows.venues.binance import failures
 from flows.venues.binance.protocol import Payload
+from flows.venues.binance.rest import RestClient
 from infra.local.part import free_port
 
 Script = Callable[[ServerConnection, int], Awaitable[None]]
@@ -44,11 +46,29 @@ class Exchange:
 
 
 class Heard:
-    """What a lane handed on."""
+    """A feed that keeps what a lane handed on."""
+
+    holding = False
 
     def __init__(self) -> None:
         self.payloads: list[Payload] = []
         self.bad: list[tuple[bytes, str]] = []
+        self.events: list[str] = []
+
+    def opened(self) -> None:
+        self.events.append("opened")
+
+    def subscribed(self) -> None:
+        self.events.append("subscribed")
+
+    def lost(self) -> None:
+        self.events.append("lost")
+
+    def take(self, payload: Payload) -> None:
+        self.payloads.append(payload)
+
+    def tick(self, event_time: int) -> None:
+        pass
 
     @property
     def ids(self) -> list[int]:
@@ -60,10 +80,7 @@ async def lane_on(script: Script, *streams: str) -> AsyncIterator[tuple[Exchange
     exchange, heard = Exchange(script), Heard()
     async with serve(exchange.serve, "127.0.0.1", 0, process_request=exchange.handshake, ping_interval=None) as server:
         port = server.sockets[0].getsockname()[1]
-        lane = Lane(
-            "lane", f"ws://127.0.0.1:{port}",
-            lambda _, payload: heard.payloads.append(payload), lambda frame, why: heard.bad.append((frame, why)),
-        )  # fmt: skip
+        lane = Lane("lane", f"ws://127.0.0.1:{port}", heard, lambda frame, why: heard.bad.append((frame, why)))
         lane.want(frozenset(streams))
         task = asyncio.create_task(lane.run())
         try:
@@ -195,20 +212,19 @@ async def test_a_frame_in_fragments_is_one_frame():
 
 @pytest.mark.parametrize(("attempt", "most_s"), [(0, 0.25), (5, 8.0), (50, 30.0), (100_000, 30.0)])
 def test_pauses_grow_to_a_cap_however_long_the_exchange_is_away(attempt, most_s):
-    pauses = [
-        exchange_client.pause_before_retry(exchange_client.ExchangeUnreachable("away"), attempt) for _ in range(200)
-    ]
+    pauses = [failures.pause_before_retry(failures.ExchangeUnreachable("away"), attempt) for _ in range(200)]
     assert 0 < min(pauses) < most_s / 2
     assert max(pauses) <= most_s
 
 
 def test_a_rate_limit_without_a_wait_is_still_a_pause():
-    assert exchange_client.pause_before_retry(exchange_client.RateLimited("429", 0), 0) >= 1
+    assert failures.pause_before_retry(failures.RateLimited("429", 0), 0) >= 1
 
 
 async def test_while_kafka_is_away_no_connection_is_read_not_even_a_new_one(monkeypatch):
     monkeypatch.setattr(ingest_module, "HIGH_WATER", 50)
     monkeypatch.setattr(ingest_module, "LOW_WATER", 20)
+    monkeypatch.setattr(feed_module, "HOLD_S", 0.1)
 
     async def script(connection, _number):
         await answered(connection)
@@ -219,8 +235,9 @@ async def test_while_kafka_is_away_no_connection_is_read_not_even_a_new_one(monk
     exchange = Exchange(script)
     kafka = KafkaLog(f"127.0.0.1:{free_port()}")  # nobody is there
     async with serve(exchange.serve, "127.0.0.1", 0, process_request=exchange.handshake, ping_interval=None) as server:
-        running = Ingest(kafka, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", frozenset({"BTCUSDT"}))
-        running.set_subscribed(frozenset())
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        rest = RestClient(f"http://{address}")  # which has no REST
+        running = Ingest(kafka, rest, f"ws://{address}", frozenset({"BTCUSDT"}))
         task = asyncio.create_task(running.run())
         try:
             await until(lambda: all(lane.paused for lane in running.lanes))
@@ -234,6 +251,7 @@ async def test_while_kafka_is_away_no_connection_is_read_not_even_a_new_one(monk
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            await rest.__aexit__()
             with contextlib.suppress(DeliveryFailed):
                 kafka.close(0.1)
 

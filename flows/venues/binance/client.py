@@ -1,72 +1,37 @@
-"""Connections to Binance (or the simulated exchange): one WebSocket, and the few REST calls ingest needs."""
+"""Stream connections to Binance (or the simulated exchange): the socket, and what is subscribed on it."""
 
 import asyncio
-import ipaddress
+import contextlib
 import logging
-import random
 import select
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
-from flows.domain.errors import ExchangeBlocked, ExchangeError, ExchangeUnreachable, RateLimited
+from flows.domain.errors import ExchangeError, ExchangeUnreachable
 from flows.venues.binance import protocol
+from flows.venues.binance.failures import is_near, refused
+from flows.venues.binance.frames import MAX_FRAME, split_frames
 
 log = logging.getLogger(__name__)
 
 PING_EVERY_S = 2.0
 PONG_WITHIN_S = 8.0
 OPEN_WITHIN_S = 10.0
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 30.0
-BLOCKED_PAUSE_S = 300.0
-SHORTEST_LIMIT_S = 1.0
-
-
-def pause_before_retry(error: ExchangeError, attempt: int) -> float:
-    """Seconds to wait after a failure: all are worth another try, only not equally soon.
-
-    Exponential with full jitter, so that connections which died together do not come back together; a block is
-    asked about every few minutes, a rate limit when the exchange said.
-    """
-    if isinstance(error, RateLimited):
-        return max(SHORTEST_LIMIT_S, error.retry_after_s)
-    if isinstance(error, ExchangeBlocked):
-        return BLOCKED_PAUSE_S
-    longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 30))
-    return max(0.1, random.uniform(0, longest_s))  # noqa: S311
-
-
-def _refused(status: int, headers: Any, what: str) -> ExchangeError:
-    if status in (403, 451):
-        return ExchangeBlocked(
-            f"{what}: HTTP {status}: the exchange does not serve this address (a geo-block or a ban); "
-            "try from another network, or run with EXCHANGE=simulated"
-        )
-    if status in (418, 429):
-        wait = headers.get("Retry-After", "")
-        return RateLimited(f"{what}: HTTP {status}, too many requests", float(wait) if wait.isdigit() else 60.0)
-    return ExchangeUnreachable(f"{what}: HTTP {status}")
-
-
-def _is_near(url: str) -> bool:
-    """Whether an exchange is on this machine, where the environment's proxies do not lead."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+ANSWER_WITHIN_S = 5.0
 
 
 class MarketSocket(ClientConnection):
-    """A connection whose messages go to `on_frame` in the moment they are read: there is no queue to overtake."""
+    """A connection whose messages go to `on_frame` in the moment they are read: there is no queue to overtake.
+
+    Whole text frames, which are nearly all, are taken out of the bytes here: the library's own parser is a generator
+    that costs ten times as much a frame. It gets every other byte: handshake, control frames, fragments.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,17 +40,44 @@ class MarketSocket(ClientConnection):
         self.on_alive: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self._fragments: list[bytes] = []
+        self._rest = b""  # the beginning of a frame, or of the handshake's response
+        self._upgraded = False
+        self._all_to_library = False
+
+    def data_received(self, data: bytes) -> None:
+        """Called with bytes as they come."""
+        self.on_alive()
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        if not self._upgraded:
+            data = self._respond(data)
+        if self._all_to_library:
+            super().data_received(data)
+            return
+        pieces, self._rest, self._all_to_library = split_frames(data)
+        for is_text, piece in pieces:
+            if is_text:
+                self.on_frame(piece)
+            else:
+                super().data_received(piece)
+
+    def _respond(self, data: bytes) -> bytes:
+        """Give the library the handshake's response, once it is there; returns what follows it."""
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if not end:
+            self._rest = data
+            return b""
+        self._upgraded = True
+        self._all_to_library = b" 101" not in head[:16]  # refused: a body follows, no frames
+        super().data_received(head + end)
+        return rest
 
     def process_event(self, event: Any) -> None:
         """Called by the connection for the handshake's response and then for each frame."""
-        if isinstance(event, Response):
+        if isinstance(event, Response) or event.opcode not in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
             super().process_event(event)
             return
         assert isinstance(event, Frame)
-        self.on_alive()
-        if event.opcode not in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
-            super().process_event(event)
-            return
         self._fragments.append(bytes(event.data))  # proxies may cut a message; a binary one is a bad frame
         if event.fin:
             message, self._fragments = b"".join(self._fragments), []
@@ -119,11 +111,11 @@ async def open_socket(ws_url: str) -> MarketSocket:
             ping_timeout=PONG_WITHIN_S,
             open_timeout=OPEN_WITHIN_S,
             close_timeout=2,
-            proxy=None if _is_near(url) else True,
-            max_size=16 * 2**20,
+            proxy=None if is_near(url) else True,
+            max_size=MAX_FRAME,
         )
     except InvalidStatus as error:
-        raise _refused(error.response.status_code, error.response.headers, url) from error
+        raise refused(error.response.status_code, error.response.headers, url) from error
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
         raise ExchangeUnreachable(f"can't reach the exchange at {url}: {error or type(error).__name__}") from error
     assert isinstance(opened, MarketSocket)
@@ -140,6 +132,18 @@ class StreamSet:
         self._next_at = 0.0
         self.active: set[str] = set()  # accepted by the exchange
         self._sent: set[str] = set()
+        self._settled = asyncio.Event()  # every message is answered, or no answer can come
+        self._settled.set()
+
+    def lost(self) -> None:
+        """The connection is gone: nobody needs to wait for an answer."""
+        self._settled.set()
+
+    async def settled(self) -> None:
+        """Wait until what was asked is answered, for a while at most: the log's ids show what was missed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self._settled.wait()
 
     async def become(self, wanted: Iterable[str]) -> None:
         """Send what is needed; `active` follows when the exchange has answered. Raises ExchangeError."""
@@ -156,6 +160,7 @@ class StreamSet:
         self._next_at = time.monotonic() + protocol.CONTROL_PAUSE_S
         number, self._next_id = self._next_id, self._next_id + 1
         self._asked[number] = method, streams
+        self._settled.clear()
         self._sent = self._sent | set(streams) if method == "SUBSCRIBE" else self._sent - set(streams)
         try:
             await self._socket.send(protocol.control(method, streams, number))
@@ -165,21 +170,10 @@ class StreamSet:
     def answered(self, answer: protocol.Answer) -> str | None:
         """Take an answer in; gives the error where the exchange refused."""
         method, streams = self._asked.pop(answer.id or 0, ("", ()))
+        if not self._asked:
+            self._settled.set()
         if answer.error is not None:
             self._sent -= set(streams)
             return f"{method} {', '.join(streams[:3])}{'…' if len(streams) > 3 else ''}: {answer.error}"
         self.active = self.active | set(streams) if method == "SUBSCRIBE" else self.active - set(streams)
         return None
-
-
-async def trading_symbols(rest_url: str) -> set[str]:
-    """The symbols with status TRADING, uppercase. Raises ExchangeError."""
-    url = f"{rest_url.rstrip('/')}/api/v3/exchangeInfo"
-    try:
-        async with httpx.AsyncClient(timeout=20, trust_env=not _is_near(url)) as client:
-            answer = await client.get(url)
-        if answer.status_code != 200:
-            raise _refused(answer.status_code, answer.headers, url)
-        return {row["symbol"] for row in answer.json()["symbols"] if row["status"] == "TRADING"}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise ExchangeUnreachable(f"can't reach the exchange at {url}: {error or type(error).__name__}") from error

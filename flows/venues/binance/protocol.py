@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 
 from flows.domain.errors import InvalidRecord
+from flows.domain.market import scaled
+from flows.domain.partition import MAX_TRADE_AFTER_EVENT_MS
 
+MAX_TIME_MS = 1 << 53  # beyond it a time is poison, and no timestamp for Kafka
 MINI_TICKERS = "!miniTicker@arr"
 MAX_STREAMS = 1024  # a connection
 STREAMS_A_MESSAGE = 200
@@ -30,6 +33,19 @@ class _Event(msgspec.Struct):
     s: str = ""
 
 
+class _Trade(msgspec.Struct, gc=False):
+    e: str
+    E: int
+    s: str
+    a: int
+    p: str
+    q: str
+    f: int
+    l: int  # noqa: E741 - the exchange's name
+    T: int
+    m: bool
+
+
 class _Answer(msgspec.Struct):
     id: int | None = None
     result: Any = msgspec.UNSET
@@ -39,19 +55,26 @@ class _Answer(msgspec.Struct):
 
 
 _combined = msgspec.json.Decoder(_Combined)
+_trade = msgspec.json.Decoder(_Trade)
 _event = msgspec.json.Decoder(_Event)
 _events = msgspec.json.Decoder(list[msgspec.Raw])
 _answer = msgspec.json.Decoder(_Answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """One object of the exchange: its exact bytes, and what is needed to put it into the log."""
+class Payload(msgspec.Struct, gc=False):
+    """One object of the exchange: its exact bytes, and what is needed to put it into the log.
+
+    `agg_id` is None unless it is a trade that can be used: one that must come again over REST if this one can't.
+    """
 
     event_type: str
     symbol: str
     event_time: int  # ms
     data: bytes
+    agg_id: int | None = None
+    first_trade: int = -1  # f and l: -1 in the exchange's invalid rows
+    last_trade: int = -1
+    trade_time: int = 0  # ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +107,28 @@ def read_frame(frame: bytes) -> list[Payload] | Answer:
 
 
 def _payload(data: bytes) -> Payload:
+    if data.startswith(b'{"e":"aggTrade"'):
+        try:
+            trade = _trade.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # the core says what is wrong with it
+        else:
+            if _is_usable(trade):
+                return Payload(trade.e, trade.s, trade.E, data, trade.a, trade.f, trade.l, trade.T)
+            return Payload(trade.e, trade.s, trade.E, data)
     event = _event.decode(data)
     return Payload(event.e, event.s, event.E, data)
+
+
+def _is_usable(trade: _Trade) -> bool:
+    """Whether the core takes it for a trade, or for an invalid row that stands for none."""
+    if trade.a < 0 or not 0 < trade.T < MAX_TIME_MS or trade.T - trade.E > MAX_TRADE_AFTER_EVENT_MS:
+        return False
+    try:
+        empty = scaled(trade.p) == 0, scaled(trade.q) == 0
+    except InvalidRecord:
+        return False
+    return all(empty) if trade.f == trade.l == -1 else 0 <= trade.f <= trade.l and not any(empty)
 
 
 def _read_answer(frame: bytes) -> Answer:

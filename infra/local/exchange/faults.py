@@ -12,6 +12,7 @@ Those that last take `duration_ms` (default: until cleared), `rate` (the share o
 | `duplicates` | sends frames twice | |
 | `reorder` | sends frames late, after later ones | `delay_ms`, default 50 |
 | `skip` | does not send trades that REST has | `rest`: false, and REST's aggTrades lacks them too |
+| `raw_ids` | makes trades whose `f` and `l` do not join those of their neighbours | `by`, default 1 |
 | `stragglers` | makes trades with an old trade time `T` | `late_ms`, default 3000 |
 | `bad_frames` | sends malformed frames besides the trades | `kinds`: of truncated, types, decimals, invalid_row |
 | `clock_skew` | shifts `E` | `offset_ms` |
@@ -28,12 +29,13 @@ from typing import Any
 from infra.local.exchange.trade import Trade
 from infra.local.exchange.wire import agg_trade, retimed
 
-LASTING = ("duplicates", "reorder", "skip", "stragglers", "bad_frames", "clock_skew", "rest_errors")
+LASTING = ("duplicates", "reorder", "skip", "raw_ids", "stragglers", "bad_frames", "clock_skew", "rest_errors")
 AT_ONCE = ("cut", "blackhole", "serverShutdown")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "duplicates": {},
     "reorder": {"delay_ms": 50},
     "skip": {"rest": True},
+    "raw_ids": {"by": 1},
     "stragglers": {"late_ms": 3000},
     "bad_frames": {"kinds": ["truncated", "types", "decimals", "invalid_row"]},
     "clock_skew": {"offset_ms": 0},
@@ -138,6 +140,8 @@ class Faults:
             trade_ms = trade.trade_ms - late["late_ms"]
             wire = trade.wire and retimed(trade.wire, trade.event_ms, trade_ms)
             trade = trade._replace(trade_ms=trade_ms, wire=wire)
+        if shift := self._hit("raw_ids", trade.symbol, now_ms):
+            trade = trade._replace(first_id=trade.first_id + shift["by"], wire=None)
         if skip := self._hit("skip", trade.symbol, now_ms):
             self._unsent.add((trade.symbol, trade.agg_id))
             trade = trade._replace(listed=skip["rest"])

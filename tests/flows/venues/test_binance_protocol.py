@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flows.domain.errors import ExchangeBlocked, ExchangeUnreachable, InvalidRecord, RateLimited
 from flows.venues.binance import protocol
-from flows.venues.binance.client import BLOCKED_PAUSE_S, LONGEST_PAUSE_S, pause_before_retry
+from flows.venues.binance.failures import BLOCKED_PAUSE_S, LONGEST_PAUSE_S, pause_before_retry
 from flows.venues.binance.protocol import Answer, read_frame
 
 TRADE = b'{"e":"aggTrade","E":1790000000123,"s":"BTCUSDT","a":501,"p":"64000.10" , "q":"0.0150","X":{"y":[1]}}'
