@@ -7,7 +7,8 @@ Bytewax by itself dies at once on SIGTERM, with nothing closed. How a flow ends 
 - exit 1 after GRACE_S: a sink's store is away. What the snapshot does not cover is read and published again;
 - exit 1 after LIMIT_S: the same, where a library waits for a store in C, and nothing else would end it.
 
-All processes of a cluster are to be told: one alone waits for the others.
+All processes of a cluster are to be told: one alone waits for the others. Where one ends with exit 1, Bytewax may abort
+the others (SIGABRT), as whenever a peer dies.
 """
 
 import logging

@@ -84,7 +84,7 @@ class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
 
     def write_batch(self, items: list[LastValue]) -> None:
         """Publish all items; while Redis is away, wait and try again (a record may then come twice)."""
-        pause = 0.1
+        pause, said = 0.1, False
         while True:
             try:
                 while items:
@@ -92,11 +92,15 @@ class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
                     values = (text for item in now for text in (item.json, item.channel or ""))
                     self._script([item.key for item in now], [len(self._order_by), *self._order_by, *values])
                     items = items[AT_ONCE:]
+                if said:
+                    log.info("redis at %s is back", self._where)
                 return
             except _AWAY as error:
                 if drain.overdue():
                     raise DeliveryFailed(f"Redis at {self._where} is away: {error}") from error
-                log.warning("redis at %s is away, waiting: %s", self._where, error)
+                if not said:
+                    log.warning("redis at %s is away, waiting: %s", self._where, error)
+                    said = True
                 drain.wait(pause)
                 pause = min(pause * 2, 2.0)
 

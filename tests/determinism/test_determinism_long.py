@@ -41,7 +41,7 @@ def total():
     """Prints what all runs compared."""
     compared = []
     yield compared
-    seconds, revisions = (sum(figures) for figures in zip(*compared, strict=True))
+    seconds, revisions = sum(seconds for seconds, _ in compared), sum(revisions for _, revisions in compared)
     print(f"\n{len(compared)} runs compared {seconds} seconds and {revisions} records of revision > 0, all equal")
 
 

@@ -172,7 +172,7 @@ class Bench:
                     assert codes == {0}, f"{codes}: {said.read_text()[-3000:]}"
                     return interrupted
                 seen = published_since(self.brokers, before)
-                wanted = seen + rng.randint(1, max(1, (everything - seen) // 3))
+                wanted = min(everything, seen + rng.randint(1, max(1, (everything - seen) // 3)))
                 deadline = time.monotonic() + RUN_S
                 while cluster.running() and (
                     published_since(self.brokers, before) < wanted or said.read_text().count(READY) < plan.processes
