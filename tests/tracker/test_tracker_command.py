@@ -177,8 +177,6 @@ def test_a_second_stack_on_the_same_data_is_refused(tracker: Tracker) -> None:
     second = tracker("up", "--only", "redis")
     assert second.returncode == 1
     assert f"already running in {tracker.home} (pid {process.pid})" in second.stderr
-    refused = tracker("reset", "--yes")
-    assert (refused.returncode, "already running" in refused.stderr) == (1, True)
 
 
 def test_starts_again_after_kill_9_of_the_supervisor(tracker: Tracker) -> None:
