@@ -62,6 +62,7 @@ def all_topics(raw_retention_bytes: int) -> list[Topic]:
         RAW_MINITICKER,
         RAW_MINITICKER.dlq,
         SECONDSTAT,
+        SECONDSTAT.dlq,
         MINITICKER,
         MINITICKER.dlq,
         SUBSCRIPTIONS,

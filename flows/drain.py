@@ -37,22 +37,21 @@ def install() -> None:
         threading.Thread(target=_end_in_time, args=(reader,), name="drain", daemon=True).start()
     _wakeup[1].setblocking(False)
     signal.set_wakeup_fd(_wakeup[1].fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, _ask)
-    signal.signal(signal.SIGINT, _ask)
+    signal.signal(signal.SIGTERM, _heard_by_the_thread)
+    signal.signal(signal.SIGINT, _heard_by_the_thread)
 
 
-def _ask(_signum: int | None = None, _frame: FrameType | None = None) -> None:
-    global _asked_at  # noqa: PLW0603 - a signal handler has nowhere else to leave word
-    if not _asked.is_set():
-        _asked_at = time.monotonic()
-    _asked.set()
+def _heard_by_the_thread(_signum: int, _frame: FrameType | None) -> None:
+    """Set nothing here: where it interrupts `wait`, the event's lock is held by this very thread."""
 
 
 def _end_in_time(signals: socket.socket) -> None:
     """Hears of a signal also while the main thread is in C, where no Python handler runs."""
+    global _asked_at  # noqa: PLW0603 - the process as a whole is asked
     while signals.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
         pass
-    _ask()
+    _asked_at = time.monotonic()
+    _asked.set()
     time.sleep(1)
     if not _reading:
         log.info("told to stop before anything was read")

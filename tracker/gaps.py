@@ -21,6 +21,7 @@ def gaps(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     *,
     state: State = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these: BTCUSDT,ETHUSDT,…")] = None,
     exchange: Exchange = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -32,13 +33,15 @@ def gaps(
         rows = read_ledger(servers, KAFKA_TIMEOUT_S)
     except KafkaException as error:
         fail(f"error: can't read the gap ledger from Kafka at {servers}: {error.args[0].str()}")
-    rows = [row for row in rows if state in (None, row.state)]
+    chosen = {symbol.strip().upper() for symbol in (symbols or "").split(",") if symbol.strip()}
+    rows = [row for row in rows if state in (None, row.state) and (not chosen or row.symbol in chosen)]
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(rows), indent=2, ensure_ascii=False))
     elif rows:
         _show(rows)
     else:
-        typer.echo("no gaps" if state is None else f"no gaps that are {state}")
+        where = f" of {', '.join(sorted(chosen))}" if chosen else ""
+        typer.echo(f"no gaps{where}" if state is None else f"no gaps{where} that are {state}")
 
 
 def _bootstrap_servers(settings: Settings) -> str:

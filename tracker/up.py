@@ -14,7 +14,7 @@ from infra.local.part import PartFailed
 from infra.local.settle import settle_ports
 from infra.local.stack import StackConfig, base_env, build_parts, external, home_of, selected
 from infra.local.state import StackState, end_leftovers, only_stack
-from infra.local.supervisor import Supervisor
+from infra.local.supervisor import Stop, Supervisor
 from tracker.config import DataDir, Exchange, fail, load_settings, problems_shown
 
 
@@ -52,7 +52,7 @@ def up(
             fail(f"error: no such recording: {file}")
     parts = tuple(word.strip() for word in (only or "").split(",") if word.strip())
     config = StackConfig(settings, home_of(settings, recordings), parts, tuple(recordings))
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it, so do we
             signal.signal(number, lambda *_: stop.set())
@@ -74,8 +74,8 @@ def _leave(code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def run_stack(config: StackConfig, stop: threading.Event) -> None:
-    """Run the stack until `stop` is set. Raises TrackerError when it can't start or can't go on."""
+def run_stack(config: StackConfig, stop: Stop) -> None:
+    """Run the stack until it is asked to `stop`. Raises TrackerError when it can't start or can't go on."""
     began = time.monotonic()
     names = selected(config)
     say = Console(len(max(names, key=len)), began)
@@ -88,7 +88,7 @@ def run_stack(config: StackConfig, stop: threading.Event) -> None:
             say.part(name, note)
 
         def jars(done: int, total: int) -> None:
-            if stop.is_set():
+            if stop.asked:
                 raise PartFailed("stopped before all jars were there")
             say.jars(done, total)
 

@@ -17,11 +17,15 @@ from infra.probes import http_get, probe
 from tracker import advice
 
 KAFKA_TIMEOUT_S = 4.0
-# Part → (its consumer group, the topic it reads, the topic whose newest record says when it last did something).
+# Part → (its consumer group, the topics it reads, the topic whose newest record says when it last did something).
 GROUPS = {
-    "second-stats": (channels.SECOND_STATS_GROUP, channels.RAW_AGGTRADE, channels.SECONDSTAT.name),
-    "minitickers": (channels.MINITICKERS_GROUP, channels.RAW_MINITICKER.name, channels.MINITICKER.name),
-    "kafka-clickhouse": (channels.CLICKHOUSE_GROUP, channels.MINITICKER.name, channels.MINITICKER.name),
+    "second-stats": (channels.SECOND_STATS_GROUP, [channels.RAW_AGGTRADE], channels.SECONDSTAT.name),
+    "minitickers": (channels.MINITICKERS_GROUP, [channels.RAW_MINITICKER.name], channels.MINITICKER.name),
+    "kafka-clickhouse": (
+        channels.CLICKHOUSE_GROUP,
+        [channels.MINITICKER.name, channels.SECONDSTAT.name],
+        channels.MINITICKER.name,
+    ),
 }
 # Part → the parts without which it can't work.
 CAN_STOP = {**NEEDS, "ingest": ("kafka", "exchange")}
@@ -129,7 +133,7 @@ def _json_of(state: StackState, name: str, path: str) -> Any:
 
 def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
     """Lag and age of the last record of the parts that read and write Kafka; unknown where Kafka can't say."""
-    for name, (group, source, output) in GROUPS.items():
+    for name, (group, sources, output) in GROUPS.items():
         if name not in rows:
             continue
         # It only asks as the group, and never joins it.
@@ -137,7 +141,7 @@ def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
             {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
         )
         try:
-            rows[name].lag = _lag(consumer, _partitions(consumer, source))
+            rows[name].lag = sum(_lag(consumer, _partitions(consumer, source)) for source in sources)
             rows[name].hint = rows[name].hint or advice.for_lag(name, rows[name].lag)
             rows[name].last_event_age_s = _age_s(_newest_ms(consumer, _partitions(consumer, output)))
         except KafkaException as error:

@@ -19,6 +19,7 @@ def dashboard_router(service: DashboardService, pages: Pages) -> APIRouter:
     """
     router = APIRouter(default_response_class=HTMLResponse)
 
+    @router.head("/", include_in_schema=False)
     @router.get("/")
     async def index(view: Annotated[View, Query()]) -> Response:
         """The whole page."""

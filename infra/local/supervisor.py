@@ -9,7 +9,6 @@ One loop on the main thread owns all state; what blocks (preparing, probing) run
 
 import signal
 import subprocess
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +67,22 @@ class _Unit:
         return self.process is not None and self.process.poll() is None
 
 
+class Stop:
+    """Whether the stack is to stop.
+
+    Signal handlers set it, so it is no Event: they would wait for a lock that the thread they interrupt may hold.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def set(self) -> None:
+        """Ask for it, from anywhere."""
+        self.asked = True
+
+
 class Supervisor:
-    """Runs `parts` until `stop` is set. `report(name, text)` gets a line for people at each event worth telling."""
+    """Runs `parts` until it is asked to stop; `report(name, text)` gets a line for people at each event."""
 
     def __init__(
         self,
@@ -96,11 +109,11 @@ class Supervisor:
 
     def run(
         self,
-        stop: threading.Event,
+        stop: Stop,
         on_ready: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start everything, call `on_ready` once all parts are up, then keep them so until `stop` is set.
+        """Start everything, call `on_ready` once all parts are up, then keep them so until it is asked to `stop`.
 
         `on_stop` is called when stopping begins, for whatever reason.
 
@@ -109,7 +122,8 @@ class Supervisor:
         ready = False
         self._logs.rotate()
         try:
-            while not stop.wait(self._limits.tick_s):
+            while not stop.asked:
+                time.sleep(self._limits.tick_s)
                 changed = [unit for unit in self._units.values() if self._advance(unit)]
                 if changed:
                     self._state.write(self._home)

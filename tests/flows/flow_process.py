@@ -51,7 +51,13 @@ class TopicReader:
 
     def __init__(self, brokers, topic):
         self._consumer = Consumer(
-            {"bootstrap.servers": brokers, "group.id": "test-reader", "enable.auto.commit": False}
+            {
+                "bootstrap.servers": brokers,
+                "group.id": "test-reader",
+                "enable.auto.commit": False,
+                # Records of other tests leave a shared topic by their age.
+                "auto.offset.reset": "earliest",
+            }
         )
         partitions = poll_until(
             lambda: self._consumer.list_topics(topic, timeout=10).topics[topic].partitions, what=f"topic {topic}"
@@ -63,18 +69,22 @@ class TopicReader:
 
     def read(self):
         """All messages up to what the topic holds at this moment."""
-        ends = {p.partition: poll_until(lambda p=p: self._end(p), what=f"{p}") for p in self._partitions}
-        while any(self._next[partition] < end for partition, (end,) in ends.items()):
+        ends = {p.partition: self._range(p)[1] for p in self._partitions}
+        while any(max(self._next[p.partition], self._range(p)[0]) < ends[p.partition] for p in self._partitions):
             for message in self._consumer.consume(10_000, timeout=0.05):
                 if message.error() is None:
                     self._next[message.partition()] = message.offset() + 1
                     self.messages.append(message)
         return self.messages
 
-    def _end(self, partition):
-        """(The offset after the last record,), or None while a new partition has no leader yet."""
+    def _range(self, partition):
+        """(Its first offset, the offset after its last record)."""
+        return poll_until(lambda: self._offsets(partition), what=f"{partition}")
+
+    def _offsets(self, partition):
+        """The same, or None while a new partition has no leader yet."""
         try:
-            return (self._consumer.get_watermark_offsets(partition, timeout=10)[1],)
+            return self._consumer.get_watermark_offsets(partition, timeout=10)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
                 raise

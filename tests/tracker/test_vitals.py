@@ -37,7 +37,7 @@ def commit(bootstrap_servers: str, group: str, position: TopicPartition) -> None
 def test_lag_and_age_of_the_last_record(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     topic, group = (f"{word}-{secrets.token_hex(4)}" for word in ("raw", "flow"))
     create_topics(kafka, [Topic(topic, 2)])
-    monkeypatch.setattr(vitals, "GROUPS", {"second-stats": (group, topic, topic)})
+    monkeypatch.setattr(vitals, "GROUPS", {"second-stats": (group, [topic], topic)})
     stack = stack_of(external("kafka", f"kafka://{kafka}", kafka), external("second-stats", f"tcp://{kafka}"))
     deadline = time.monotonic() + 20
     while (row := examine(stack).parts[1]).note:  # a new broker first makes its group coordinator

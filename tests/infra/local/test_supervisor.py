@@ -16,7 +16,7 @@ import pytest
 
 from infra.local.part import Part, PartFailed, free_port
 from infra.local.state import AlreadyRunning, StackState, end_leftovers, find_process, only_stack
-from infra.local.supervisor import Limits, StackFailed, Supervisor
+from infra.local.supervisor import Limits, StackFailed, Stop, Supervisor
 
 QUICK = Limits(first_pause_s=0.05, longest_pause_s=0.2, tick_s=0.01, probe_every_s=0.02, stop_within_s=3)
 SERVER = """
@@ -44,7 +44,7 @@ class Stack:
 
     def __init__(self, home: Path, *parts: Part, limits: Limits = QUICK) -> None:
         self.home, self.lines, self.error = home, list[tuple[str, str]](), None
-        self.ready, self._stop = threading.Event(), threading.Event()
+        self.ready, self._stop = threading.Event(), Stop()
         self.state = StackState.of_this_process("simulated", 0)
         report: Callable[[str, str], None] = lambda name, text: self.lines.append((name, text))  # noqa: E731
         self.supervisor = Supervisor(parts, home, state=self.state, report=report, env=os.environ, limits=limits)
@@ -185,18 +185,18 @@ def test_one_stack_a_data_directory(tmp_path: Path) -> None:
 
 
 SUPERVISED = """
-import os, sys, threading
+import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from infra.local.state import StackState, only_stack
-from infra.local.supervisor import Supervisor
+from infra.local.supervisor import Stop, Supervisor
 from test_supervisor import QUICK, server
 home = Path(sys.argv[1])
 parts = [server("one", home / "ended"), server("two", home / "ended", after=("one",))]
 with only_stack(home):
     state = StackState.of_this_process("simulated", 0)
     supervisor = Supervisor(parts, home, state=state, report=print, env=os.environ, limits=QUICK)
-    supervisor.run(threading.Event(), lambda: print("ready", flush=True))
+    supervisor.run(Stop(), lambda: print("ready", flush=True))
 """
 
 
