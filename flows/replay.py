@@ -77,7 +77,10 @@ class Replay:
             yield from stats
 
     def batches(self) -> Iterator[tuple[list[SecondStat], bytes]]:
-        """The same in batches, each with its output lines: the final state's JSON (no `revision`) and a line end."""
+        """The same in batches, each with its output lines: the final state's JSON (no `revision`) and a line end.
+
+        There is one for each chunk read, so many are empty: a place to look at `progress`.
+        """
         self._parts = [self._part(number) for number in range(len(self.range.partitions))]
         try:
             given = 0
@@ -85,9 +88,9 @@ class Replay:
                 # The one that is furthest back goes on, so that none has to wait long for the others in memory.
                 min(active, key=lambda part: part.watermark).step()
                 before = min(part.final_before for part in self._parts)
-                if before > given:
-                    given = before
-                    yield from self._released(before)
+                stats = self._released(before) if before > given else []
+                given = max(given, before)
+                yield stats, self._summary.add([stat.final_state() for stat in stats])
         finally:
             for part in self._parts:
                 part.close()
@@ -102,11 +105,10 @@ class Replay:
             settings.allowed_lateness_ms, settings.revision_horizon_ms,
         )  # fmt: skip
 
-    def _released(self, before: int) -> Iterator[tuple[list[SecondStat], bytes]]:
+    def _released(self, before: int) -> list[SecondStat]:
         stats = [stat for part in self._parts for stat in part.release(before)]
-        if stats:
-            stats.sort(key=_order)
-            yield stats, self._summary.add([stat.final_state() for stat in stats])
+        stats.sort(key=_order)
+        return stats
 
     def progress(self) -> Progress:
         """How far it is; cheap."""
@@ -149,7 +151,7 @@ class Summary:
 
     def add(self, states: list[bytes]) -> bytes:
         """Take final states; gives their output lines."""
-        lines = b"\n".join([*states, b""])
+        lines = b"\n".join([*states, b""]) if states else b""
         self._sha256.update(lines)
         self.seconds += len(states)
         return lines

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from raw_logs import MIDNIGHT, realistic, recorded
+from raw_logs import realistic
 from replay_parts import expected, fill
 
 from flows.replay import Replay
