@@ -14,6 +14,7 @@ COMMANDS = {
     "up": "tracker.up:up",
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
+    "replay": "tracker.replay:replay",
     "verify": "tracker.verify:verify",
     "bench": "tracker.bench:bench",
     "gaps": "tracker.gaps:gaps",

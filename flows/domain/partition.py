@@ -71,9 +71,10 @@ class PartitionStats:
         ids: Collection[tuple[str, int, int]],
         sums: Iterable[tuple[str, int, AccumulatorRow]],
         watermark: int,
+        heartbeats: bool,
         out: list[Output],
     ) -> bool:
-        """Take a run of valid trades, within which nothing is to be published, in one go (`flows.runs`).
+        """Take a run of heartbeats and valid trades of seconds that are not closed, in one go (`flows.runs`).
 
         `ids` are (symbol, first id, id after the last), `sums` (symbol, second, their sums), `watermark` is W after it.
         False if some may be duplicates: then nothing was taken, and the records are to be processed one by one.
@@ -96,7 +97,7 @@ class PartitionStats:
             else:
                 stat.merge(row)
         self.watermark = watermark
-        if self.next_close <= watermark:
+        if self.next_close <= watermark or (heartbeats and self._dirty):
             self._publish(out)
         return True
 
@@ -183,11 +184,16 @@ class PartitionStats:
             rows = _unpack(packed) | new if packed else new
             self._published[second] = _pack(rows)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the published seconds for which every trade is too late."""
         for second in [s for s in self._published if s + self.horizon_ms <= self.watermark]:
             del self._published[second]
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` reads them."""
+        self._forget()
         state = {
             "version": STATE_VERSION,
             "watermark": self.watermark,
@@ -209,6 +215,11 @@ class PartitionStats:
         self._dirty = _accumulators(state["dirty"])
         self._published = state["published"]
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
+
+    @property
+    def final_before(self) -> int:
+        """Seconds below this start are final: past the horizon, with every revision published."""
+        return min(self.watermark - self.horizon_ms + 1, min(self._dirty, default=NEVER))
 
     def open_stats(self) -> list[SecondStat]:
         """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
