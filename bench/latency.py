@@ -8,8 +8,10 @@ can't be published before E has passed its end by the allowed lateness; what is 
 import json
 import sys
 import tempfile
-import threading
 import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event as EventType
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -28,26 +30,22 @@ TICK_S = 0.005
 WARM_UP_S = 5  # not counted: the flow's start, and its reading of what came before it ran
 HEARTBEAT_S = 0.1
 
+Arrival = tuple[int, float, int]  # second, ms from its end, revision
 
-class Listener(threading.Thread):
-    """Notes when each SecondStat comes in on Redis: (second, ms from its end, revision)."""
 
-    def __init__(self, redis: str) -> None:
-        super().__init__(daemon=True)
-        host, _, port = redis.partition(":")
-        self._pubsub = Redis(host=host, port=int(port)).pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        self._pubsub.psubscribe("*")
-        self.seen: list[tuple[int, float, int]] = []
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        """Until `over` is set."""
-        while not self.over.is_set():
-            message = self._pubsub.get_message(timeout=0.2)
-            if message is not None:
-                now_ms = time.time() * 1000
-                stat = json.loads(message["data"])
-                self.seen.append((stat["timestamp"], now_ms - stat["timestamp"] - 1000, stat["revision"]))
+def listen(redis: str, over: EventType, results: "Connection[list[Arrival], None]") -> None:
+    """Note when each SecondStat comes in on Redis, until `over`: a process of its own, which waits for no one else."""
+    host, _, port = redis.partition(":")
+    pubsub = Redis(host=host, port=int(port)).pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub.psubscribe("*")
+    seen: list[Arrival] = []
+    while not over.is_set():
+        message = pubsub.get_message(timeout=0.2)
+        if message is not None:
+            now_ms = time.time() * 1000
+            stat = json.loads(message["data"])
+            seen.append((stat["timestamp"], now_ms - stat["timestamp"] - 1000, stat["revision"]))
+    results.send(seen)
 
 
 def produce(brokers: str, rate: int, seconds: int, symbols: int) -> float:
@@ -112,24 +110,28 @@ def run(*, rate: int = 20_000, seconds: int = 30, symbols: int = 200) -> list[Fi
         )  # fmt: skip
         flow.prepare()
         process = spawn(flow, data / "flow.log")
-        listener = Listener(redis)
+        spawning = get_context("spawn")
+        over, (results, listener_end) = spawning.Event(), spawning.Pipe(duplex=False)
+        listener = spawning.Process(target=listen, args=(redis, over, listener_end), daemon=True)
+        listener.start()
         try:
             wait_ready(flow, process)
-            listener.start()
             began_ms = time.time() * 1000
             behind = produce(brokers, rate, WARM_UP_S + seconds, symbols)
             time.sleep(1.0)  # the last second's SecondStats are on their way; the open ones never come
+            over.set()
+            seen = results.recv()
         finally:
-            listener.over.set()
+            over.set()
             stop(flow, process)
             listener.join(5)
     first = began_ms + 1000 * WARM_UP_S
-    late = sorted(ms for second, ms, revision in listener.seen if second >= first and not revision)
+    late = sorted(ms for second, ms, revision in seen if second >= first and not revision)
     if not late:
         raise RuntimeError("no SecondStat came")
 
     def percentile(share: float) -> float:
-        return late[min(len(late) - 1, int(share * len(late)))]
+        return float(late[min(len(late) - 1, int(share * len(late)))])
 
     return [
         Figure("second's end to Redis, p50", percentile(0.50), "ms"),
