@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flows.connectors.log_excerpts import LogExcerpts, Loss
+from flows.connectors.log_excerpts import LogExcerpts
 from flows.connectors.second_stats_table import SecondStatsTable
 from flows.domain.errors import TrackerError
 from flows.domain.market import SCALE, SECOND_MS
 from flows.domain.second_stat import SecondStat
+from flows.gap_ledger import LedgerRow
 from flows.venues.binance.klines import Kline, KlineClient
 
 EXACT = ("open", "high", "low", "close", "volume", "trade_count", "taker_buy_volume")
 QUOTE = ("quote_volume", "taker_buy_quote_volume")  # ours in 1e-16 units, a kline's cut or rounded to 1e-8
+MOST_STRAGGLING_MS = 60 * SECOND_MS
 SECONDS_A_STEP = 1000  # what one request for klines gives
 
 
@@ -92,7 +94,7 @@ def against_exchange(
 ) -> Report:
     """Compare the whole seconds of [start_ms, end_ms); without `symbols`, of all that have a SecondStat.
 
-    A symbol's seconds before its first SecondStat are not ours. Raises NothingToCompare, and the errors of its ends.
+    A symbol's seconds before its subscription began are not ours. Raises NothingToCompare, and the errors of its ends.
     """
     first_seconds = table.first_seconds()
     report = Report(-(-start_ms // SECOND_MS) * SECOND_MS, end_ms // SECOND_MS * SECOND_MS, [])
@@ -102,7 +104,7 @@ def against_exchange(
     losses = log.losses()
     for symbol in report.symbols:
         found: list[Difference] = []
-        begin = max(report.start_ms, first_seconds[symbol])
+        begin = max(report.start_ms, _owed_from(symbol, first_seconds[symbol], report.start_ms, log))
         for at in range(begin, report.end_ms, SECONDS_A_STEP * SECOND_MS):
             end = min(at + SECONDS_A_STEP * SECOND_MS, report.end_ms)
             stats = table.seconds(symbol, at, end)
@@ -119,10 +121,19 @@ def against_exchange(
     return report
 
 
+def _owed_from(symbol: str, first_second: int, start_ms: int, log: LogExcerpts) -> int:
+    """The first second in which all trades are owed; a straggler can bring a trade of an earlier one."""
+    if start_ms >= first_second + MOST_STRAGGLING_MS:
+        return first_second
+    for event_time, on in log.subscriptions(symbol, first_second - SECOND_MS, first_second + MOST_STRAGGLING_MS):
+        return max(first_second, event_time // SECOND_MS * SECOND_MS) if on else first_second
+    return first_second
+
+
 def _excused(
-    found: list[Difference], losses: Sequence[Loss], table: SecondStatsTable, log: LogExcerpts
+    found: list[Difference], losses: Sequence[LedgerRow], table: SecondStatsTable, log: LogExcerpts
 ) -> Iterator[Difference]:
-    spans = [(table.around(loss.symbol, loss.first_missing_a, loss.last_missing_a), loss) for loss in losses]
+    spans = [(*_seconds_about(loss, table), loss) for loss in losses]
     off = _unsubscribed([one.timestamp for one in found if one.kind == "missing"], found[0].symbol, table, log)
     for one in found:
         excuse = ""
@@ -130,11 +141,19 @@ def _excused(
             start < one.timestamp + SECOND_MS and one.timestamp < end for start, end in off
         ):
             excuse = "not subscribed"
-        for (before, after), loss in spans:
+        for before, after, loss in spans:
             is_within = (before is None or before <= one.timestamp) and (after is None or one.timestamp <= after)
             if is_within and one.kind != "unexpected":
                 excuse = f"lost: {loss.first_missing_a} to {loss.last_missing_a}: {loss.reason}"
         yield replace(one, excused=excuse)
+
+
+def _seconds_about(loss: LedgerRow, table: SecondStatsTable) -> tuple[int | None, int | None]:
+    """The first and the last second that a loss can have hit; where the ledger has no time, by ids in ClickHouse."""
+    before, after = table.around(loss.symbol, loss.first_missing_a, loss.last_missing_a)
+    if loss.after_ms is not None:
+        before = loss.after_ms // SECOND_MS * SECOND_MS
+    return before, after if loss.before_ms is None else loss.before_ms
 
 
 def _unsubscribed(

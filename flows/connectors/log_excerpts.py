@@ -3,31 +3,22 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flows.channels import GAPS, RAW_AGGTRADE
+from flows.gap_ledger import LedgerRow, read_ledger
 from flows.partitioning import partition_of
 
 ANSWER_S = 15.0
 POLL_S = 0.1  # a call waits for all that it may take
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A row of the gap ledger that ingest gave up on: aggregate ids that never came."""
-
-    symbol: str
-    first_missing_a: int
-    last_missing_a: int
-    reason: str
-
-
 class LogExcerpts:
     """Every method raises KafkaException while Kafka is away."""
 
     def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap = bootstrap_servers
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -41,17 +32,11 @@ class LogExcerpts:
         """Leave Kafka."""
         self._consumer.close()
 
-    def losses(self) -> list[Loss]:
+    def losses(self) -> list[LedgerRow]:
         """The ledger's rows in the state `lost`; none where there is no ledger."""
-        newest: dict[bytes, bytes | None] = {}
-        for message in self._read(GAPS.name, 0, OFFSET_BEGINNING, None):
-            newest[message.key() or b""] = message.value()
-        rows = [json.loads(value) for value in newest.values() if value]
-        return [
-            Loss(row["symbol"], row["first_missing_a"], row["last_missing_a"], row.get("reason", ""))
-            for row in rows
-            if row.get("state") == "lost"
-        ]
+        if not self._partitions(GAPS.name):
+            return []
+        return [row for row in read_ledger(self._bootstrap, ANSWER_S) if row.state == "lost"]
 
     def subscriptions(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, bool]]:
         """(E, on) of the symbol's subscription records that stand in the raw log between these times, in its order."""
