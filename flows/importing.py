@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 
 from flows import channels
 from flows.connectors.kafka_log import HIGH_WATER, KafkaLog
-from flows.connectors.kafka_range import TIMEOUT_S, range_consumer, read_to_end
+from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer, read_to_end
 from flows.connectors.partition_reader import PartitionReader
 from flows.domain.errors import InvalidRange, TopicIsNewer
 from flows.domain.intervals import IdIntervals
@@ -110,7 +110,7 @@ class TopicImport:
         try:
             partitions = sorted(consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic].partitions)
             places = {p: TopicPartition(self._topic, p, max(0, first_ms - OUT_OF_ORDER_MS)) for p in partitions}
-            ends = {p: consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)[1] for p, place in places.items()}
+            ends = {p: end for p, (_, end) in offsets_held(consumer, self._topic, partitions).items()}
             starts = {t.partition: t.offset for t in consumer.offsets_for_times([*places.values()], timeout=TIMEOUT_S)}
             lasts = [TopicPartition(self._topic, p, end - 1) for p, end in ends.items() if end]
             self._ends_ms = {m.partition(): m.timestamp()[1] for m in read_to_end(consumer, lasts)}
@@ -142,9 +142,8 @@ class TopicImport:
         """A late trade at a partition's end would not be published: a heartbeat makes it so."""
         consumer = range_consumer(self._bootstrap_servers)
         try:
-            places = [TopicPartition(self._topic, p) for p in range(len(self._known))]
-            ends = [consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)[1] for place in places]
-            lasts = [TopicPartition(self._topic, p, end - 1) for p, end in enumerate(ends) if end]
+            ends = offsets_held(consumer, self._topic, range(len(self._known)))
+            lasts = [TopicPartition(self._topic, p, end - 1) for p, (_, end) in ends.items() if end]
             open_ends = [m for m in read_to_end(consumer, lasts) if m.key() is not None]
         finally:
             consumer.close()

@@ -2,10 +2,10 @@
 
 import uuid
 
-from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, Producer, TopicPartition
 
 from flows.channels import create_topics, imported
-from flows.connectors.kafka_range import read_range
+from flows.connectors.kafka_range import range_consumer, read_range
 
 
 def fill(brokers, log, name=None):
@@ -46,3 +46,17 @@ def records(brokers, topic, partitions=8):
         key = message.key()
         found[message.partition()].append((key and key.decode(), message.value(), message.timestamp()[1]))
     return found
+
+
+def written(brokers, topic, partitions=8):
+    """How many records a topic has; 0 while it is not there."""
+    consumer = range_consumer(brokers)
+    try:
+        if consumer.list_topics(topic, timeout=10).topics[topic].error is not None:
+            return 0
+        places = [TopicPartition(topic, p) for p in range(partitions)]
+        return sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+    except KafkaException:  # no leader yet
+        return 0
+    finally:
+        consumer.close()
