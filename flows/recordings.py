@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from flows.domain.errors import InvalidRecord
+from flows.domain.errors import InvalidRecord, InvalidSymbol
 from flows.domain.market import NO_TIME
 from flows.domain.partition import checked_trade, is_invalid_row
 from flows.records import RawTrade, decode_trades
@@ -100,9 +100,8 @@ class RecordingFile:
         if self.lines == 1 and not cells[0].isdigit():
             return None  # a header
         if not self._symbol:
-            raise TornFile(
-                "whose trades are these? The file's name does not begin with SYMBOL-aggTrades-; say --symbol"
-            )
+            name = self.file.path.name
+            raise InvalidSymbol(f"{name}: whose trades? It is not named SYMBOL-aggTrades-…; say --symbol")
         agg_id, price, quantity, first, last, time, maker = (cell.strip() for cell in cells[:7])
         if not (time.isdigit() and time.isascii()) or maker.lower() not in ("true", "false"):
             raise InvalidRecord(f"not a row of aggTrades: {text[:60]!r}")

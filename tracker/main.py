@@ -15,6 +15,7 @@ COMMANDS = {
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
     "import": "tracker.imports:import_files",
+    "record": "tracker.record:record",
     "replay": "tracker.replay:replay",
     "verify": "tracker.verify:verify",
     "bench": "tracker.bench:bench",

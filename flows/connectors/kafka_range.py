@@ -8,6 +8,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 TIMEOUT_S = 30.0  # without an answer, or a record
 CHUNK = 5000
+_NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def range_consumer(bootstrap_servers: str) -> Consumer:
@@ -25,7 +26,9 @@ def range_consumer(bootstrap_servers: str) -> Consumer:
 
 
 @retry(
-    retry=retry_if_exception(lambda e: isinstance(e, KafkaException) and e.args[0].retriable()),
+    retry=retry_if_exception(
+        lambda error: isinstance(error, KafkaException) and error.args[0].code() in _NO_LEADER_YET
+    ),
     stop=stop_after_delay(TIMEOUT_S),
     wait=wait_fixed(0.1),
     reraise=True,
