@@ -11,7 +11,7 @@ import pytest
 from adversarial_log import adversarial
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from raw_logs import MIDNIGHT, realistic
+from raw_logs import MIDNIGHT, Log, realistic
 from replay_parts import expected, fill
 
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
@@ -57,6 +57,17 @@ def test_a_second_that_the_range_cuts_is_not_there(kafka, topic, log, from_ms, t
     assert lines == expected(log, start, end)
     timestamps = {json.loads(line)["timestamp"] for line in lines.splitlines()}
     assert timestamps == {*range(-(-start // 1000) * 1000, end // 1000 * 1000, 1000)}
+
+
+def test_a_trade_whose_event_time_is_a_second_early_is_in_the_range(kafka):
+    log, record = Log("early"), {"e": "aggTrade", "s": "BTCUSDT", "p": "1", "q": "2", "m": True}
+    for number, (event, at) in enumerate([(-1000, 0), (-999, -500), (1500, 1500), (2600, 2600)]):
+        more = {"E": MIDNIGHT + event, "T": MIDNIGHT + at, "a": number, "f": number, "l": number}
+        log.trade(record | more)
+    log.heartbeats(MIDNIGHT + 9000)
+    lines, _ = output(kafka, fill(kafka, log), MIDNIGHT, MIDNIGHT + 2000)
+    assert lines == expected(log, MIDNIGHT, MIDNIGHT + 2000)
+    assert [json.loads(line)["timestamp"] for line in lines.splitlines()] == [MIDNIGHT, MIDNIGHT + 1000]
 
 
 def test_a_log_that_means_harm(kafka):
