@@ -17,6 +17,7 @@ from replay_parts import expected, fill
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
 from flows.partitioning import partition_of
 from flows.replay import Replay, ReplaySettings, parse_bound
+from flows.replay_range import iso
 
 LAST_PARTITION = 7
 
@@ -146,6 +147,9 @@ def test_errors_say_what_there_is(kafka, topic, log):
         parse_bound("2024-08-09T02:00:00+02:00") == parse_bound("2024-08-09") == parse_bound(str(MIDNIGHT)) == MIDNIGHT
     )
     assert parse_bound("0:5,3:7") == {0: 5, 3: 7}
+    assert (iso(MIDNIGHT), iso(MIDNIGHT + 1), iso(1 << 53)) == (
+        "2024-08-09T00:00:00Z", "2024-08-09T00:00:00.001Z", "9007199254740992 ms",
+    )  # fmt: skip
 
 
 def test_out_of_retention_it_names_the_earliest(kafka, log):
