@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.domain.errors import InvalidRange
 from flows.domain.second_stat import SecondStat
 from flows.replay_partition import PartitionReplay
 from flows.replay_range import Bound, ReplayRange, parse_bound, resolve
 
-__all__ = ["Bound", "Progress", "Replay", "ReplaySettings", "parse_bound"]
+if TYPE_CHECKING:
+    from bytewax.dataflow import Dataflow
+
+__all__ = ["Bound", "Progress", "Replay", "ReplaySettings", "main", "parse_bound"]
 
 _FORMAT = 1
 _CORE = ("domain", "runs.py", "run_scan.py", "records.py", "replay.py", "replay_partition.py", "replay_range.py")
@@ -195,3 +198,18 @@ def code_version() -> str:
         for file in sorted((here / name).glob("*.py")) if (here / name).is_dir() else [here / name]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def main(
+    topic: str, out: str, *, start: str | int | None = None, end: str | int | None = None, brokers: str | None = None
+) -> "Dataflow":
+    """The replay as a dataflow, for `bytewax.run`: writes `out`, and its manifest to `out`.manifest.json.
+
+    `start` and `end` as `parse_bound` reads them; brokers and settings are the environment's. It needs no recovery
+    directory: a run that ended early is begun again.
+    """
+    from flows.replay_flow import environment, flow_over  # noqa: PLC0415 - a Replay needs neither Bytewax nor settings
+
+    bootstrap_servers, settings = environment(brokers)
+    bounds = [None if bound is None else parse_bound(str(bound)) for bound in (start, end)]
+    return flow_over(bootstrap_servers, topic, (bounds[0], bounds[1]), settings, Path(out))

@@ -14,6 +14,8 @@ COMMANDS = {
     "up": "tracker.up:up",
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
+    "import": "tracker.imports:import_files",
+    "record": "tracker.record:record",
     "replay": "tracker.replay:replay",
     "verify": "tracker.verify:verify",
     "bench": "tracker.bench:bench",

@@ -110,7 +110,7 @@ class PartitionStats:
         too_late: InvalidRecord | None = None
         is_heartbeat = False
         if record.event_type == "aggTrade":
-            if _is_invalid_row(record):
+            if is_invalid_row(record):
                 self.counts["invalid_rows"] += 1
                 return
             too_late = self._trade(record)
@@ -130,7 +130,7 @@ class PartitionStats:
 
     def _trade(self, record: LogRecord) -> InvalidRecord | None:
         """Apply a trade; returns the error of one that is too late, which still counts as seen."""
-        symbol, agg_id, trade_time, price, quantity, trades = _checked(record)
+        symbol, agg_id, trade_time, price, quantity, trades = checked_trade(record)
         ids = self.ids.get(symbol)
         if ids is None:
             self.ids[symbol] = IdIntervals(agg_id)
@@ -219,7 +219,8 @@ class PartitionStats:
     @property
     def final_before(self) -> int:
         """Seconds below this start are final: past the horizon, with every revision published."""
-        return min(self.watermark - self.horizon_ms + 1, min(self._dirty, default=NEVER))
+        longest_ms = max(self.horizon_ms, self.close_after_ms)
+        return min(self.watermark - longest_ms + 1, min(self._dirty, default=NEVER))
 
     def open_stats(self) -> list[SecondStat]:
         """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
@@ -235,14 +236,14 @@ class PartitionStats:
         return sum(max(0, ids.holes - ids.unowed) for ids in self.ids.values())
 
 
-def _is_invalid_row(record: LogRecord) -> bool:
+def is_invalid_row(record: LogRecord) -> bool:
     """The exchange's own invalid rows: p = q = "0" and f = l = −1 (seen in REST and public files)."""
     if record.first_trade_id != -1 or record.last_trade_id != -1:
         return False
     return bool(record.price and record.quantity) and scaled(record.price or "") == scaled(record.quantity or "") == 0
 
 
-def _checked(record: LogRecord) -> tuple[str, int, int, int, int, int]:
+def checked_trade(record: LogRecord) -> tuple[str, int, int, int, int, int]:
     """(symbol, aggregate id, trade time, price, quantity, raw trades) of a trade. Raises InvalidRecord."""
     symbol, agg_id, trade_time = record.symbol, record.agg_id, record.trade_time
     first, last = record.first_trade_id, record.last_trade_id
