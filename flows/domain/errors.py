@@ -4,6 +4,8 @@ TrackerError
 ├── InvalidRecord          a record that can't be used: goes to the DLQ with the reason
 ├── InvalidSymbol          a symbol the exchange does not trade, or that can't be held
 ├── OutOfRange             an offset or time that the log does not hold (any more)
+├── InvalidRange           a range that is empty, or names what is not there
+├── NoTopic                a topic that Kafka does not have (any more)
 ├── WrongLog               a snapshot taken from another Kafka cluster or topic
 ├── DeliveryFailed         a sink could not confirm what it wrote
 └── ExchangeError
@@ -27,6 +29,14 @@ class InvalidSymbol(TrackerError):
 
 class OutOfRange(TrackerError):
     """An offset or time that the log does not hold (any more)."""
+
+
+class InvalidRange(TrackerError):
+    """A range that is empty, or names what is not there."""
+
+
+class NoTopic(TrackerError):
+    """A topic that Kafka does not have (any more)."""
 
 
 class WrongLog(TrackerError):

@@ -210,6 +210,11 @@ class PartitionStats:
         self._published = state["published"]
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
 
+    @property
+    def final_before(self) -> int:
+        """Seconds below this start are final: past the horizon, with every revision published."""
+        return min(self.watermark - self.horizon_ms + 1, min(self._dirty, default=NEVER))
+
     def open_stats(self) -> list[SecondStat]:
         """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""
         return [
