@@ -15,6 +15,7 @@ COMMANDS = {
     "watch": "tracker.watch:watch",
     "status": "tracker.status:status",
     "verify": "tracker.verify:verify",
+    "backtest": "tracker.backtest:backtest",
     "bench": "tracker.bench:bench",
     "gaps": "tracker.gaps:gaps",
     "logs": "tracker.logs:logs",
