@@ -142,7 +142,10 @@ def test_a_sweep_is_its_single_runs_best_first(backtest, waves):
         params = [word for name, value in one["params"].items() for word in ("--param", f"{name}={value}")]
         assert json.loads(backtest(*words, *params, "--json", "-").stdout) == one
     assert "result of a sweep" in backtest("--check", "sweep.json", ok=False).stderr
-    assert "must be above 0 and below slow" in backtest(*words, "--sweep", "fast=2,9", "--param", "slow=5", ok=False).stderr
+    assert (
+        "must be above 0 and below slow"
+        in backtest(*words, "--sweep", "fast=2,9", "--param", "slow=5", ok=False).stderr
+    )
 
 
 def test_ranges_and_symbols(backtest, waves):

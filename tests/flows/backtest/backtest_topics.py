@@ -28,7 +28,9 @@ def fill(brokers: str, values: Iterable[bytes], after_ms: int = 5000) -> str:
     for value in values:
         trade = json.loads(value)
         last = max(last, trade["E"])
-        producer.produce(name, value, trade["s"], partition_of(trade["s"], topic.partitions), delivered, timestamp=trade["E"])
+        producer.produce(
+            name, value, trade["s"], partition_of(trade["s"], topic.partitions), delivered, timestamp=trade["E"]
+        )
         producer.poll(0)
     for partition in range(topic.partitions):
         heartbeat = b'{"e":"heartbeat","E":%d}' % (last + after_ms)
