@@ -165,9 +165,17 @@ def _write(brokers: str, topic: str, records: Iterator[tuple[str, bytes, int]], 
     })  # fmt: skip
     second, last, places = 0, 0, dict[str, int]()
 
+    def produce(value: bytes, key: str | None, partition: int, at_ms: int) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, key, partition, timestamp=at_ms)
+                return
+            except BufferError:
+                producer.poll(0.1)
+
     def heartbeat(at_ms: int) -> None:
         for partition in range(partitions):
-            producer.produce(topic, b'{"e":"heartbeat","E":%d}' % at_ms, None, partition, timestamp=at_ms)
+            produce(b'{"e":"heartbeat","E":%d}' % at_ms, None, partition, at_ms)
 
     with csv.open("w") as file:
         for symbol, value, event_ms in records:
@@ -178,12 +186,7 @@ def _write(brokers: str, topic: str, records: Iterator[tuple[str, bytes, int]], 
             partition = places.get(symbol)
             if partition is None:
                 partition = places[symbol] = partition_of(symbol, partitions)
-            while True:
-                try:
-                    producer.produce(topic, value, symbol, partition, timestamp=event_ms)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            produce(value, symbol, partition, event_ms)
             price = value[value.index(b'"p":"') + 5 :].partition(b'"')[0].decode()
             trade_ms = value[value.index(b'"T":') + 4 :].partition(b",")[0].decode()
             file.write(f"{trade_ms},{price}\n")

@@ -126,8 +126,8 @@ def value_ticks(low: float, high: float, count: int = 5) -> tuple[list[float], i
     span = (high - low) or abs(high) * 0.01 or 1.0
     rough = span / count
     power = 10.0 ** floor(log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
-    decimals = max(0, ceil(-log10(step) - 1e-9)) + (1 if f"{step / power:.1f}" == "2.5" else 0)
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    decimals = max(0, -floor(log10(step) + 1e-9) + (f"{step / power:.1f}" == "2.5"))
     return [number * step for number in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)], decimals
 
 
