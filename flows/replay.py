@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.domain.errors import InvalidRange
 from flows.domain.second_stat import SecondStat
 from flows.replay_partition import PartitionReplay
 from flows.replay_range import Bound, ReplayRange, parse_bound, resolve
 
-__all__ = ["Bound", "Progress", "Replay", "ReplaySettings", "parse_bound"]
+if TYPE_CHECKING:
+    from bytewax.dataflow import Dataflow
+
+__all__ = ["Bound", "Progress", "Replay", "ReplaySettings", "main", "parse_bound"]
 
 _FORMAT = 1
 _CORE = ("domain", "runs.py", "run_scan.py", "records.py", "replay.py", "replay_partition.py", "replay_range.py")
@@ -77,7 +80,10 @@ class Replay:
             yield from stats
 
     def batches(self) -> Iterator[tuple[list[SecondStat], bytes]]:
-        """The same in batches, each with its output lines: the final state's JSON (no `revision`) and a line end."""
+        """The same in batches, each with its output lines: the final state's JSON (no `revision`) and a line end.
+
+        There is one for each chunk read, so many are empty: a place to look at `progress`.
+        """
         self._parts = [self._part(number) for number in range(len(self.range.partitions))]
         try:
             given = 0
@@ -85,9 +91,9 @@ class Replay:
                 # The one that is furthest back goes on, so that none has to wait long for the others in memory.
                 min(active, key=lambda part: part.watermark).step()
                 before = min(part.final_before for part in self._parts)
-                if before > given:
-                    given = before
-                    yield from self._released(before)
+                stats = self._released(before) if before > given else []
+                given = max(given, before)
+                yield stats, self._summary.add([stat.final_state() for stat in stats])
         finally:
             for part in self._parts:
                 part.close()
@@ -102,11 +108,10 @@ class Replay:
             settings.allowed_lateness_ms, settings.revision_horizon_ms,
         )  # fmt: skip
 
-    def _released(self, before: int) -> Iterator[tuple[list[SecondStat], bytes]]:
+    def _released(self, before: int) -> list[SecondStat]:
         stats = [stat for part in self._parts for stat in part.release(before)]
-        if stats:
-            stats.sort(key=_order)
-            yield stats, self._summary.add([stat.final_state() for stat in stats])
+        stats.sort(key=_order)
+        return stats
 
     def progress(self) -> Progress:
         """How far it is; cheap."""
@@ -149,7 +154,7 @@ class Summary:
 
     def add(self, states: list[bytes]) -> bytes:
         """Take final states; gives their output lines."""
-        lines = b"\n".join([*states, b""])
+        lines = b"\n".join([*states, b""]) if states else b""
         self._sha256.update(lines)
         self.seconds += len(states)
         return lines
@@ -193,3 +198,18 @@ def code_version() -> str:
         for file in sorted((here / name).glob("*.py")) if (here / name).is_dir() else [here / name]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def main(
+    topic: str, out: str, *, start: str | int | None = None, end: str | int | None = None, brokers: str | None = None
+) -> "Dataflow":
+    """The replay as a dataflow, for `bytewax.run`: writes `out`, and its manifest to `out`.manifest.json.
+
+    `start` and `end` as `parse_bound` reads them; brokers and settings are the environment's. It needs no recovery
+    directory: a run that ended early is begun again.
+    """
+    from flows.replay_flow import environment, flow_over  # noqa: PLC0415 - a Replay needs neither Bytewax nor settings
+
+    bootstrap_servers, settings = environment(brokers)
+    bounds = [None if bound is None else parse_bound(str(bound)) for bound in (start, end)]
+    return flow_over(bootstrap_servers, topic, (bounds[0], bounds[1]), settings, Path(out))

@@ -52,9 +52,9 @@ class PartitionReplay:
         counts = self._stats.counts
         return {name: counts[name] for name in ("trades", "duplicates", "invalid_rows", "late", "rejected")}
 
-    def step(self, wait_s: float | None = None) -> None:
-        """Read on by a chunk; with `wait_s`, gives up waiting for one after it. Raises as `PartitionReader.read`."""
-        messages = self._reader.read() if wait_s is None else self._reader.read(wait_s)
+    def step(self, wait: bool = True) -> bool:
+        """Read on by a chunk; False if there was none yet, and it is not to wait. Raises as `PartitionReader.read`."""
+        messages = self._reader.read(wait)
         for piece in self._pieces(messages):
             self._take(piece)
             if self._is_past():
@@ -62,6 +62,7 @@ class PartitionReplay:
         if self._reader.ended or self._is_past():
             self.done = True
             self.close()
+        return bool(messages) or self.done
 
     def release(self, before: int) -> list[SecondStat]:
         """Give up the seconds that begin before this, in (timestamp, symbol) order."""

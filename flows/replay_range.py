@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from flows.connectors.kafka_range import TIMEOUT_S, range_consumer, read_to_end
+from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer, read_to_end
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
 from flows.domain.market import SECOND_MS
 
@@ -107,9 +107,7 @@ class _Resolver:
                 raise NoTopic(f"there is no topic {topic}")
             raise KafkaException(found.error)
         self._all = sorted(found.partitions)
-        self._bounds: dict[int, tuple[int, int]] = {
-            p: consumer.get_watermark_offsets(self._place(p), timeout=TIMEOUT_S) for p in self._all
-        }
+        self._bounds = offsets_held(consumer, topic, self._all)
 
     def resolve(self, start: Bound, end: Bound) -> ReplayRange:
         partitions = self._partitions(start, end)

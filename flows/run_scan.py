@@ -1,4 +1,4 @@
-"""The native half of `flows.runs`: reads trades out of their JSON and sums them, until one is not plain.
+"""The native half of `flows.runs`: reads trades out of their JSON and sums them, until a record is not plain.
 
 Compiled by Numba at its first call and kept beside the source (or under NUMBA_CACHE_DIR), so later starts load it.
 """
@@ -42,6 +42,7 @@ def _text(text: str) -> Bytes:
     return np.frombuffer(text.encode(), np.uint8)
 
 
+_HEARTBEAT = _text('{"e":"heartbeat","E":')
 _HEAD, _EVENT_TIME, _SYMBOL = _text('{"e":"aggTrade",'), _text('"E":'), _text('"s":"')
 _AGG_ID, _PRICE, _QUANTITY = _text('","a":'), _text(',"p":"'), _text('","q":"')
 _FIRST, _LAST, _TRADE_TIME, _MAKER = _text('","f":'), _text(',"l":'), _text(',"T":'), _text(',"m":')
@@ -127,15 +128,14 @@ def scan(
     received_ms: Ints,
     begin: int,
     watermark: int,
-    next_close: int,
     close_after_ms: int,
     horizon_ms: int,
     table: NDArray[np.int32],
     symbols: Ints,
     sums: Ints,
     quotes: NDArray[np.uint64],
-) -> tuple[int, int, int, int]:
-    """Sum the run that begins at record `begin`; (end of the run, watermark, symbols, sums).
+) -> tuple[int, int, int, int, bool]:
+    """Sum the run that begins at record `begin`; (end of the run, watermark, symbols, sums, whether it has heartbeats).
 
     Fills a row of `symbols` each: (start and end of its text in data, first id, id after the last, its newest sum),
     and of `sums` each: (symbol, second, open, high, low, close, volume, trade count, taker buy volume, first id,
@@ -143,23 +143,35 @@ def scan(
     """
     table[:] = -1
     n_symbols, n_sums = 0, 0
+    heartbeats = False
     low32 = np.uint64(0xFFFFFFFF)
     bits32 = np.uint64(32)
     for record in range(begin, len(starts)):
         end = ends[record]
-        at = _skip(data, starts[record], end, _HEAD)
         event_time = NO_TIME
+        at = _skip(data, starts[record], end, _HEARTBEAT)
+        if at >= 0:
+            event_time, at = _integer(data, at, end)
+            received = received_ms[record]
+            if event_time <= 0 or event_time >= _MAX_TIME or _skip(data, at, end, _END) != end:
+                return record, watermark, n_symbols, n_sums, heartbeats
+            if received != NO_RECEIVED and event_time > received + MAX_AHEAD_MS:
+                return record, watermark, n_symbols, n_sums, heartbeats
+            heartbeats = True
+            watermark = max(watermark, event_time)
+            continue
+        at = _skip(data, starts[record], end, _HEAD)
         if at >= 0 and at + 1 < end and data[at + 1] == _E:
             event_time, at = _integer(data, _skip(data, at, end, _EVENT_TIME), end)
             if at < 0 or at >= end or event_time <= 0 or event_time >= _MAX_TIME or data[at] != _COMMA:
-                return record, watermark, n_symbols, n_sums
+                return record, watermark, n_symbols, n_sums, heartbeats
             at += 1
             received = received_ms[record]
             if received != NO_RECEIVED and event_time > received + MAX_AHEAD_MS:
-                return record, watermark, n_symbols, n_sums
+                return record, watermark, n_symbols, n_sums, heartbeats
         name = _skip(data, at, end, _SYMBOL)
         if name < 0:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
         at = name
         hashed = np.uint64(14695981039346656037)
         while at < end and data[at] != _QUOTE and data[at] != _BACKSLASH and data[at] >= _SPACE:
@@ -175,14 +187,14 @@ def scan(
         is_buyer_maker, at = _boolean(data, _skip(data, at, end, _MAKER), end)
         _, at = _boolean(data, _skip(data, at, end, _IGNORE), end)
         if _skip(data, at, end, _END) != end or name_end == name:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
         if price == 0 or quantity == 0 or first > last or trade_time == 0 or trade_time >= _MAX_TIME:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
         second = trade_time - trade_time % SECOND_MS
-        if second + horizon_ms <= watermark:
-            return record, watermark, n_symbols, n_sums
+        if second + close_after_ms <= watermark or second + horizon_ms <= watermark:
+            return record, watermark, n_symbols, n_sums, heartbeats
         if event_time != NO_TIME and trade_time - event_time > MAX_TRADE_AFTER_EVENT_MS:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
 
         place = np.int64((hashed ^ (hashed >> bits32)) & np.uint64(TABLE - 1))
         symbol = np.int64(table[place])
@@ -198,7 +210,7 @@ def scan(
             symbol = np.int64(table[place])
         if symbol < 0:
             if SLOTS in (n_symbols, n_sums):
-                return record, watermark, n_symbols, n_sums
+                return record, watermark, n_symbols, n_sums, heartbeats
             symbol = n_symbols
             n_symbols += 1
             table[place] = symbol
@@ -207,13 +219,13 @@ def scan(
             symbols[symbol, 2] = agg_id
             symbols[symbol, 4] = -1
         elif agg_id != symbols[symbol, 3]:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
         row = symbols[symbol, 4]
         while row >= 0 and sums[row, 1] != second:
             row = sums[row, 11]
         if row < 0:
             if n_sums == SLOTS:
-                return record, watermark, n_symbols, n_sums
+                return record, watermark, n_symbols, n_sums, heartbeats
             row = n_sums
             n_sums += 1
             sums[row, 0], sums[row, 1] = symbol, second
@@ -223,9 +235,8 @@ def scan(
             sums[row, 11] = symbols[symbol, 4]
             quotes[row, :] = 0
             symbols[symbol, 4] = row
-            next_close = min(next_close, second + close_after_ms)
         if sums[row, 6] + quantity >= _MAX_SUM or sums[row, 7] + (last - first) >= _MAX_SUM:
-            return record, watermark, n_symbols, n_sums
+            return record, watermark, n_symbols, n_sums, heartbeats
         symbols[symbol, 3] = agg_id + 1
         sums[row, 3] = max(sums[row, 3], price)
         sums[row, 4] = min(sums[row, 4], price)
@@ -245,6 +256,4 @@ def scan(
             quotes[row, 2] += low
             quotes[row, 3] += high + np.uint64(quotes[row, 2] < low)
         watermark = max(watermark, event_time)
-        if next_close <= watermark:
-            return record + 1, watermark, n_symbols, n_sums
-    return len(starts), watermark, n_symbols, n_sums
+    return len(starts), watermark, n_symbols, n_sums, heartbeats

@@ -1,9 +1,10 @@
 """Chunks of the raw log through the core: in runs of plain trades where it can, by rows where it must.
 
-A run is a stretch of consecutive records in which each is a trade written exactly as the exchange (or the backfill)
-writes it, valid, with ids that follow each other symbol by symbol, and before whose end nothing is to be published.
-Inside one the order of records does not show, so it is taken as sums by symbol and second. Whatever is not plain goes
-by rows through `PartitionStats.process`, which alone decides what a record means.
+A run is a stretch of consecutive records in which each is a heartbeat, or a trade written exactly as the exchange (or
+the backfill) writes it, valid, with ids that follow each other symbol by symbol, and of a second that is not closed
+yet. Inside one the order of records does not show, so it is taken as sums by symbol and second: what would have been
+published on the way gets no more trades, and is published in the same order at the end. Whatever is not plain goes by
+rows through `PartitionStats.process`, which alone decides what a record means.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.domain.partition import MAX_INT, Output, PartitionStats, Rejected
+from flows.domain.partition import Output, PartitionStats, Rejected
 from flows.domain.second_stat import AccumulatorRow
 from flows.records import decode_trades
 from flows.run_scan import NO_RECEIVED, SLOTS, TABLE, Ints, scan
@@ -26,6 +27,7 @@ class Run:
 
     end: int
     watermark: int
+    heartbeats: bool
     ids: list[tuple[str, int, int]]
     sums: list[tuple[str, int, AccumulatorRow]]
 
@@ -69,7 +71,7 @@ class TradeRuns:
                 # What can't be scanned may go on: the more of it, the fewer tries.
                 at = self._rows(values, received_ms, at, max(run.end, at + rows), out)
                 rows = min(2 * rows, MOST_ROWS)
-            elif self.stats.take_run(run.ids, run.sums, run.watermark, out):
+            elif self.stats.take_run(run.ids, run.sums, run.watermark, run.heartbeats, out):
                 at, rows = run.end, 1
             else:
                 at = self._rows(values, received_ms, at, run.end, out)
@@ -94,16 +96,16 @@ class TradeRuns:
     def _scan(self, chunk: Chunk, begin: int) -> Run:
         """The run at record `begin`; it ends there if there is none."""
         stats = self.stats
-        end, watermark, n_symbols, n_sums = scan(
+        end, watermark, n_symbols, n_sums, heartbeats = scan(
             np.frombuffer(chunk.data, np.uint8), chunk.starts, chunk.ends, chunk.received_ms, begin, stats.watermark,
-            min(stats.next_close, MAX_INT - 1), stats.close_after_ms, stats.horizon_ms,
-            self._table, self._symbols, self._sums, self._quotes,
+            stats.close_after_ms, stats.horizon_ms, self._table,
+            self._symbols, self._sums, self._quotes,
         )  # fmt: skip
         symbols = self._symbols[:n_symbols].tolist()
         try:
             names = [chunk.data[start:stop].decode() for start, stop, *_ in symbols]
         except UnicodeDecodeError:
-            return Run(begin, watermark, [], [])
+            return Run(begin, watermark, False, [], [])
         ids = [(name, first, after) for name, (_, _, first, after, _) in zip(names, symbols, strict=True)]
         sums = [
             (
@@ -115,4 +117,4 @@ class TradeRuns:
                 self._sums[:n_sums].tolist(), self._quotes[:n_sums].tolist(), strict=True
             )
         ]
-        return Run(end, watermark, ids, sums)
+        return Run(end, watermark, heartbeats, ids, sums)

@@ -4,23 +4,23 @@ import json
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import KafkaException
 
 from api.symbols import rest_url
 from flows.connectors.clickhouse_table import Server
 from flows.connectors.log_excerpts import LogExcerpts
 from flows.connectors.second_stats_table import SecondStatsTable
-from flows.domain.errors import TrackerError
+from flows.domain.errors import InvalidRange
 from flows.domain.market import SECOND_MS, decimal_8, decimal_16
+from flows.replay_range import iso, parse_bound
 from flows.venues.binance.klines import KlineClient
 from flows.verify import QUOTE, Difference, Report, against_exchange
 from infra.settings import Settings, split_address
 from tracker.config import DataDir, Exchange, load_settings, problems_shown, running_homes
+from tracker.places import clickhouse_problems, kafka_problems
+from tracker.verify_live import verify_live
 
 # A second is final 200 ms after its end; then it waits for a batch, 10 s at the most.
 SETTLED_MS = 30 * SECOND_MS
@@ -42,9 +42,10 @@ def verify(
     exchange: Exchange = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Check SecondStats in ClickHouse; exit 1 on any difference that the gap ledger does not explain."""
-    if not exchange_klines:
-        raise typer.BadParameter("say what to verify against: --against-exchange")
+    """Check what live published: recompute it from the raw log, and compare the topic and ClickHouse byte for byte.
+
+    Exit 1 on any difference; with --against-exchange on any that the gap ledger does not explain.
+    """
     now_ms = time.time_ns() // 1_000_000
     end_ms = min(now_ms - SECOND_MS, _time_ms(end, "--to")) if end else now_ms - SETTLED_MS
     start_ms = _time_ms(start, "--from") if start else end_ms - USUAL_RANGE_MS
@@ -52,6 +53,10 @@ def verify(
         raise typer.BadParameter("--from is not before --to")
     chosen = tuple(symbol.strip().upper() for symbol in (symbols or "").split(",") if symbol.strip())
     places = _places(load_settings(exchange=exchange, data_dir=data_dir), exchange)
+    if not exchange_klines:
+        with problems_shown():
+            differs = verify_live(places.settings, places.kafka, places.server, (start_ms, end_ms), chosen, as_json)
+        raise typer.Exit(int(differs))
     with problems_shown():
         report = _compare(places, start_ms, end_ms, chosen)
     if as_json:
@@ -71,6 +76,12 @@ class _Places:
     clickhouse: tuple[str, int]
     rest_url: str
 
+    @property
+    def server(self) -> Server:
+        return Server(
+            *self.clickhouse, self.settings.clickhouse_user, self.settings.clickhouse_password.get_secret_value()
+        )
+
 
 def _places(settings: Settings, exchange: str | None) -> _Places:
     kafka, clickhouse, url = settings.bootstrap_servers, settings.clickhouse_http, rest_url(settings)
@@ -84,33 +95,24 @@ def _places(settings: Settings, exchange: str | None) -> _Places:
 
 
 def _compare(places: _Places, start_ms: int, end_ms: int, symbols: tuple[str, ...]) -> Report:
-    settings = places.settings
-    server = Server(*places.clickhouse, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
-    try:
-        with (
-            closing(SecondStatsTable(server, settings.clickhouse_database)) as table,
-            closing(KlineClient(places.rest_url)) as klines,
-            closing(LogExcerpts(places.kafka)) as log,
-        ):
-            return against_exchange(table, klines, log, start_ms, end_ms, symbols)
-    except ClickHouseError as error:
-        raise TrackerError(f"ClickHouse at {server}: {str(error).splitlines()[0][:300]}") from error
-    except KafkaException as error:
-        raise TrackerError(f"Kafka at {places.kafka}: {error.args[0].str()}") from error
+    with (
+        clickhouse_problems(places.server),
+        kafka_problems(places.kafka),
+        closing(SecondStatsTable(places.server, places.settings.clickhouse_database)) as table,
+        closing(KlineClient(places.rest_url)) as klines,
+        closing(LogExcerpts(places.kafka)) as log,
+    ):
+        return against_exchange(table, klines, log, start_ms, end_ms, symbols)
 
 
 def _time_ms(text: str, option: str) -> int:
-    if text.isascii() and text.isdigit():
-        return int(text)
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option}: neither an ISO time nor epoch ms: {text!r}") from error
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _iso(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")
+        time_ms = parse_bound(text)
+    except InvalidRange as error:
+        raise typer.BadParameter(f"{option}: {error}") from error
+    if not isinstance(time_ms, int):
+        raise typer.BadParameter(f"{option}: an ISO time or epoch ms, not offsets")
+    return time_ms
 
 
 def _fields(difference: Difference) -> dict[str, dict[str, Any]]:
@@ -149,11 +151,11 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
-    typer.echo(f"{_iso(report.start_ms)} to {_iso(report.end_ms)}, {len(report.symbols)} symbols")
+    typer.echo(f"{iso(report.start_ms)} to {iso(report.end_ms)}, {len(report.symbols)} symbols")
     for one in report.differences[:SHOWN]:
         fields = ", ".join(f"{name} {two['ours']} ≠ {two['exchange']}" for name, two in _fields(one).items())
         excuse = f" ({one.excused})" if one.excused else ""
-        typer.echo(f"{one.symbol} {_iso(one.timestamp)} {one.kind} {fields}".rstrip() + excuse)
+        typer.echo(f"{one.symbol} {iso(one.timestamp)} {one.kind} {fields}".rstrip() + excuse)
     if len(report.differences) > SHOWN:
         typer.echo(f"… and {len(report.differences) - SHOWN} more; --json has all of them")
     excused = len(report.differences) - len(report.faults)

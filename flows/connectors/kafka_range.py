@@ -1,12 +1,14 @@
 """Ranges of topics, read from given offsets up to what the topics hold at the call."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 TIMEOUT_S = 30.0  # without an answer, or a record
 CHUNK = 5000
+_NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def range_consumer(bootstrap_servers: str) -> Consumer:
@@ -21,6 +23,23 @@ def range_consumer(bootstrap_servers: str) -> Consumer:
             "fetch.wait.max.ms": 20,
         }
     )
+
+
+@retry(
+    retry=retry_if_exception(
+        lambda error: isinstance(error, KafkaException) and error.args[0].code() in _NO_LEADER_YET
+    ),
+    stop=stop_after_delay(TIMEOUT_S),
+    wait=wait_fixed(0.1),
+    reraise=True,
+)
+def offsets_held(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """(first offset, offset after the last) of each partition; a new topic, without leaders yet, is waited for.
+
+    Raises KafkaException.
+    """
+    places = {p: TopicPartition(topic, p) for p in partitions}
+    return {p: consumer.get_watermark_offsets(place, timeout=TIMEOUT_S) for p, place in places.items()}
 
 
 def read_range(

@@ -19,6 +19,7 @@ class PartitionReader:
         self._where = f"{topic} partition {partition}"
         self._end = end
         self.offset = start  # the next one
+        self._heard = time.monotonic()
         self._consumer: Consumer | None = None
         if start >= end:
             return
@@ -37,24 +38,25 @@ class PartitionReader:
         )
         self._consumer.assign([TopicPartition(topic, partition, start)])
 
-    def read(self, wait_s: float = TIMEOUT_S) -> list[Message]:
-        """The next records; none only at the end, or when none came within `wait_s` < TIMEOUT_S.
+    def read(self, wait: bool = True) -> list[Message]:
+        """The next records; none only at the end, or when there are none yet and it is not to wait.
 
-        Raises OutOfRange if retention has overtaken us, NoTopic if the topic is deleted, KafkaException.
+        Raises OutOfRange if retention has overtaken us, NoTopic if the topic is deleted, KafkaException also when
+        nothing has come for TIMEOUT_S.
         """
-        deadline = time.monotonic() + wait_s
         while self._consumer is not None:
             messages = self._consumer.consume(CHUNK_SIZE, timeout=0)
-            if not messages and wait_s:
-                first = self._consumer.poll(max(0.0, min(1.0, deadline - time.monotonic())))
+            if not messages and wait:
+                first = self._consumer.poll(1.0)
                 messages = [] if first is None else [first]
             good = self._good(messages)
             if good:
+                self._heard = time.monotonic()
                 return good
-            if time.monotonic() > deadline:
-                if wait_s < TIMEOUT_S:
-                    return []
+            if time.monotonic() - self._heard > TIMEOUT_S and self._consumer is not None:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no records of {self._where} at {self.offset}"))
+            if not wait:
+                break
         return []
 
     def _good(self, messages: list[Message]) -> list[Message]:

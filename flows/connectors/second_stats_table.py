@@ -1,6 +1,6 @@
 """Reads `second_stats` in ClickHouse: the highest revision of each second."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Context, Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ from flows.domain.second_stat import SecondStat
 
 _FIELDS = SecondStat._fields
 _COLUMNS = ", ".join(f"toUnixTimestamp64Milli({name})" if name == "timestamp" else name for name in _FIELDS)
+_STEP_MS = 600_000
 _EXACT = Context(prec=77)  # the usual 28 digits would round quote volumes
 _SCALES = {name: 16 if "quote" in name else 8 for name in _FIELDS}
 _RANGE = (
@@ -43,6 +44,14 @@ class SecondStatsTable:
         )
         found = [SecondStat(*map(_units, _FIELDS, row)) for row in rows]
         return {stat.timestamp: stat for stat in found}
+
+    def states(self, start_ms: int, end_ms: int, symbols: Collection[str] = ()) -> Iterator[SecondStat]:
+        """The SecondStats of [start_ms, end_ms) of these symbols, or of all; a few minutes at a time."""
+        span = _RANGE.partition(" AND ")[2] + (" AND symbol IN {symbols:Array(String)}" if symbols else "")
+        for at in range(start_ms, end_ms, _STEP_MS):
+            asked = {"start": at, "end": min(at + _STEP_MS, end_ms), "symbols": sorted(symbols)}
+            for row in self._query(f"SELECT {_COLUMNS} FROM {self._name} WHERE {span}", asked):  # noqa: S608
+                yield SecondStat(*map(_units, _FIELDS, row))
 
     def around(self, symbol: str, first_id: int, last_id: int) -> tuple[int | None, int | None]:
         """The last second with a trade before these aggregate ids and the first with one after them, in ms."""

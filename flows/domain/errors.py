@@ -5,6 +5,7 @@ TrackerError
 ├── InvalidSymbol          a symbol the exchange does not trade, or that can't be held
 ├── OutOfRange             an offset or time that the log does not hold (any more)
 ├── InvalidRange           a range that is empty, or names what is not there
+├── TopicIsNewer           a recording older than what its topic holds: a log only grows at its end
 ├── NoTopic                a topic that Kafka does not have (any more)
 ├── WrongLog               a snapshot taken from another Kafka cluster or topic
 ├── DeliveryFailed         a sink could not confirm what it wrote
@@ -33,6 +34,10 @@ class OutOfRange(TrackerError):
 
 class InvalidRange(TrackerError):
     """A range that is empty, or names what is not there."""
+
+
+class TopicIsNewer(TrackerError):
+    """A recording older than what its topic holds: a log only grows at its end."""
 
 
 class NoTopic(TrackerError):

@@ -71,9 +71,10 @@ class PartitionStats:
         ids: Collection[tuple[str, int, int]],
         sums: Iterable[tuple[str, int, AccumulatorRow]],
         watermark: int,
+        heartbeats: bool,
         out: list[Output],
     ) -> bool:
-        """Take a run of valid trades, within which nothing is to be published, in one go (`flows.runs`).
+        """Take a run of heartbeats and valid trades of seconds that are not closed, in one go (`flows.runs`).
 
         `ids` are (symbol, first id, id after the last), `sums` (symbol, second, their sums), `watermark` is W after it.
         False if some may be duplicates: then nothing was taken, and the records are to be processed one by one.
@@ -96,7 +97,7 @@ class PartitionStats:
             else:
                 stat.merge(row)
         self.watermark = watermark
-        if self.next_close <= watermark:
+        if self.next_close <= watermark or (heartbeats and self._dirty):
             self._publish(out)
         return True
 
@@ -109,7 +110,7 @@ class PartitionStats:
         too_late: InvalidRecord | None = None
         is_heartbeat = False
         if record.event_type == "aggTrade":
-            if _is_invalid_row(record):
+            if is_invalid_row(record):
                 self.counts["invalid_rows"] += 1
                 return
             too_late = self._trade(record)
@@ -129,7 +130,7 @@ class PartitionStats:
 
     def _trade(self, record: LogRecord) -> InvalidRecord | None:
         """Apply a trade; returns the error of one that is too late, which still counts as seen."""
-        symbol, agg_id, trade_time, price, quantity, trades = _checked(record)
+        symbol, agg_id, trade_time, price, quantity, trades = checked_trade(record)
         ids = self.ids.get(symbol)
         if ids is None:
             self.ids[symbol] = IdIntervals(agg_id)
@@ -183,11 +184,16 @@ class PartitionStats:
             rows = _unpack(packed) | new if packed else new
             self._published[second] = _pack(rows)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the published seconds for which every trade is too late."""
         for second in [s for s in self._published if s + self.horizon_ms <= self.watermark]:
             del self._published[second]
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` reads them."""
+        self._forget()
         state = {
             "version": STATE_VERSION,
             "watermark": self.watermark,
@@ -229,14 +235,14 @@ class PartitionStats:
         return sum(max(0, ids.holes - ids.unowed) for ids in self.ids.values())
 
 
-def _is_invalid_row(record: LogRecord) -> bool:
+def is_invalid_row(record: LogRecord) -> bool:
     """The exchange's own invalid rows: p = q = "0" and f = l = −1 (seen in REST and public files)."""
     if record.first_trade_id != -1 or record.last_trade_id != -1:
         return False
     return bool(record.price and record.quantity) and scaled(record.price or "") == scaled(record.quantity or "") == 0
 
 
-def _checked(record: LogRecord) -> tuple[str, int, int, int, int, int]:
+def checked_trade(record: LogRecord) -> tuple[str, int, int, int, int, int]:
     """(symbol, aggregate id, trade time, price, quantity, raw trades) of a trade. Raises InvalidRecord."""
     symbol, agg_id, trade_time = record.symbol, record.agg_id, record.trade_time
     first, last = record.first_trade_id, record.last_trade_id

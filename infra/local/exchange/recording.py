@@ -1,13 +1,11 @@
 """Recorded aggTrade frames, played once in order at their own pace with their times moved to now.
 
-Files are .jsonl, .gz or .zst with one frame a line, combined or bare; several are merged by `E`. Only the digits of `E`
-and `T` change. The shift is kept in the data directory: a restart goes on where real time has come to, and what fell
-into the pause is in the history but was not sent, as on an exchange that went on without its listener.
+Files are .jsonl, .gz, .zst or .zip with one frame a line, combined or bare; several are merged by `E`. Only the digits
+of `E` and `T` change. The shift is kept in the data directory: a restart goes on where real time has come to, and what
+fell into the pause is in the history but was not sent, as on an exchange that went on without its listener.
 """
 
-import gzip
 import heapq
-import io
 import json
 import logging
 import re
@@ -17,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import zstandard
 
 from infra.local.exchange.history import History
 from infra.local.exchange.market import Pair
 from infra.local.exchange.trade import UNIT, Trade
 from infra.local.exchange.wire import retimed
+from infra.recorded_lines import RecordedFile, TornFile, payload
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +28,6 @@ NOTE = "recording.json"  # in the data directory: which recording plays there, s
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY")
 _SYMBOL = re.compile(r"\w{1,50}")
 _DECIMAL = re.compile(r"\d{1,10}(\.\d{1,8})?")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    if path.suffix == ".zst":
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-            yield from io.BufferedReader(reader)
-    elif path.suffix == ".gz":
-        with gzip.open(path, "rb") as reader:
-            yield from reader
-    else:
-        with path.open("rb") as reader:
-            yield from reader
 
 
 def _units(text: str) -> int:
@@ -56,12 +42,8 @@ def _trade(line: bytes) -> Trade | None:
 
     Raises ValueError, KeyError or TypeError for what is no frame.
     """
-    frame: Any = orjson.loads(line)
-    if isinstance(frame, dict) and "stream" in frame and isinstance(frame.get("data"), dict):
-        payload = line[line.index(b'"data":') + 7 : line.rindex(b"}")].strip()
-        frame = frame["data"]
-    else:
-        payload = line.strip()
+    wire = payload(line)
+    frame: Any = orjson.loads(wire)
     if not isinstance(frame, dict) or frame.get("e") != "aggTrade":
         return None
     if not _SYMBOL.fullmatch(frame["s"]):
@@ -76,20 +58,24 @@ def _trade(line: bytes) -> Trade | None:
         max(0, int(frame["l"]) - int(frame["f"]) + 1) if frame["f"] >= 0 else 0,
         int(frame["T"]),
         bool(frame["m"]),
-        wire=payload,
+        wire=wire,
     )
 
 
 def read(path: Path) -> Iterator[Trade]:
     """The aggTrades of a file; bad lines are reported by number and left out."""
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            trade = _trade(line)
-        except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s line %d skipped: %s", path, number, error)
-            continue
-        if trade is not None:
-            yield trade
+    number = 0
+    try:
+        for number, line in enumerate(RecordedFile(path), start=1):
+            try:
+                trade = _trade(line)
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("%s line %d skipped: %s", path, number, error)
+                continue
+            if trade is not None:
+                yield trade
+    except TornFile as error:
+        logger.warning("%s ends after line %d: %s", path, number, error)
 
 
 def merged(paths: Iterable[Path]) -> Iterator[Trade]:

@@ -1,0 +1,143 @@
+"""Recorded trades as records of the raw log: frames of the exchange, or Binance's public aggTrades files.
+
+A line is one of
+- a frame, combined or bare: an aggTrade (kept byte for byte), or a trade (`@trade`), which is grouped into aggTrades;
+- a row of a public CSV: `aggregate id, price, quantity, first id, last id, time in ms or µs, buyer is maker[, best]`.
+  It has no event time, as a backfilled trade, and its symbol is that of the file's name (`BTCUSDT-aggTrades-….csv`).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from flows.domain.errors import InvalidRecord, InvalidSymbol
+from flows.domain.market import NO_TIME
+from flows.domain.partition import checked_trade, is_invalid_row
+from flows.records import RawTrade, decode_trades
+from flows.trade_groups import TradeGroups
+from infra.recorded_lines import RecordedFile, TornFile, payload
+
+_SYMBOL_OF_FILE = re.compile(r"([^\W_]{2,30})-aggTrades-", re.IGNORECASE)
+_MICROSECONDS_FROM = 10**14  # as a time in ms that is the year 5138
+_EVENT = re.compile(rb'\s*\{\s*"e"\s*:\s*"(\w+)"')
+
+
+class Recorded(NamedTuple):
+    """One trade as it goes into the raw log."""
+
+    time_ms: int  # Kafka's timestamp: E, or T where there is none
+    trade_ms: int
+    symbol: str
+    agg_id: int
+    value: bytes
+
+
+class BadLine(NamedTuple):
+    """A line that can't be used. `torn`: nothing could be read from here on."""
+
+    file: Path
+    number: int
+    reason: str
+    torn: bool = False
+
+
+class RecordingFile:
+    """Iterate over it for its trades, in its order; `told` gets each bad line, `skipped` counts frames of other kinds.
+
+    Raises InvalidSymbol for a CSV whose symbol is not known, and OSError.
+    """
+
+    def __init__(self, path: Path, told: Callable[[BadLine], None], symbol: str | None = None) -> None:
+        self.file = RecordedFile(path)
+        self.skipped = self.lines = 0
+        self._told = told
+        found = _SYMBOL_OF_FILE.match(path.name)
+        self._symbol = (symbol or (found.group(1) if found else "")).upper()
+        self._groups = TradeGroups()
+
+    def __iter__(self) -> Iterator[Recorded]:
+        try:
+            for line in self.file:
+                self.lines += 1
+                try:
+                    yield from self._line(line)
+                except (InvalidRecord, ValueError) as error:
+                    self._bad(str(error))
+        except TornFile as error:
+            self.lines += 1
+            self._bad(str(error), torn=True)
+        for value in self._groups.rest():
+            yield _recorded(value)
+
+    def _bad(self, reason: str, torn: bool = False) -> None:
+        self._told(BadLine(self.file.path, self.lines, reason, torn))
+
+    def _line(self, line: bytes) -> Iterator[Recorded]:
+        if not line[:1].isspace() and line[:1] not in (b"{", b"["):
+            if row := self._row(line.decode("utf-8-sig").strip()):
+                yield row
+            return
+        if not line.strip():
+            return
+        data = payload(line)
+        event = _EVENT.match(data)
+        kind = event.group(1) if event else _kind(data)
+        if kind == b"aggTrade":
+            yield _recorded(data)
+        elif kind == b"trade":
+            for value in self._groups.add(data):
+                yield _recorded(value)
+        else:
+            self.skipped += 1
+
+    def _row(self, text: str) -> Recorded | None:
+        cells = text.split(",")
+        if not 7 <= len(cells) <= 8:
+            raise InvalidRecord(f"neither a frame nor 7 or 8 columns: {text[:60]!r}")
+        if self.lines == 1 and not cells[0].isdigit():
+            return None  # a header
+        if not self._symbol:
+            name = self.file.path.name
+            raise InvalidSymbol(f"{name}: whose trades? It is not named SYMBOL-aggTrades-…; say --symbol")
+        agg_id, price, quantity, first, last, time, maker = (cell.strip() for cell in cells[:7])
+        if not (time.isdigit() and time.isascii()) or maker.lower() not in ("true", "false"):
+            raise InvalidRecord(f"not a row of aggTrades: {text[:60]!r}")
+        time_ms = int(time) // 1000 if int(time) >= _MICROSECONDS_FROM else int(time)
+        head = msgspec.json.encode(self._symbol).decode()
+        value = (
+            f'{{"e":"aggTrade","s":{head},"a":{agg_id},"p":"{price}","q":"{quantity}","f":{first},"l":{last},'
+            f'"T":{time_ms},"m":{maker.lower()},"M":true}}'
+        )
+        return _recorded(value.encode())
+
+
+def _kind(data: bytes) -> bytes:
+    """The kind of an object whose fields come in another order; empty for an array, or an answer."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRecord(f"bad JSON: {error}") from error
+    return str(found.get("e", "")).encode() if isinstance(found, dict) else b""
+
+
+def _recorded(value: bytes) -> Recorded:
+    """A trade that the core will take, or one of the exchange's invalid rows. Raises InvalidRecord."""
+    (trade,) = decode_trades([value])
+    if isinstance(trade, InvalidRecord):
+        raise trade
+    return Recorded(*_checked(trade), value)
+
+
+def _checked(trade: RawTrade) -> tuple[int, int, str, int]:
+    """(timestamp, T, symbol, a)."""
+    if is_invalid_row(trade) and trade.symbol and trade.agg_id is not None and trade.trade_time is not None:
+        symbol, agg_id, trade_ms = trade.symbol, trade.agg_id, trade.trade_time
+    else:
+        symbol, agg_id, trade_ms, *_ = checked_trade(trade)
+    time_ms = trade_ms if trade.event_time == NO_TIME else trade.event_time
+    if not 0 < time_ms < 1 << 53:
+        raise InvalidRecord(f"E is {time_ms}")
+    return time_ms, trade_ms, symbol, agg_id
