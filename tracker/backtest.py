@@ -1,5 +1,6 @@
 """`tracker backtest`: what a strategy would have done in a recorded range."""
 
+import gc
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,22 +10,23 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import KafkaException
 
 from flows.backtest.curves import Curves
 from flows.backtest.errors import BacktestError, ParamError
 from flows.backtest.loading import load
 from flows.backtest.params import parameters, read_params
 from flows.backtest.plan import Plan, differences
-from flows.backtest.report import write_report
 from flows.backtest.result import Outcome
 from flows.backtest.runs import Watch, run_all
 from flows.backtest.spool import Spool
 from flows.backtest.sweep import combinations, cores, sweep
-from flows.replay import Replay, ReplaySettings, parse_bound
-from infra.settings import Settings
-from tracker.backtest_view import Bar, show, show_sweep
-from tracker.config import DataDir, Exchange, bootstrap_servers, fail, load_settings, problems_shown
+from flows.domain.second_stat import SecondStat
+from flows.replay import Replay
+from flows.replay_range import iso
+from tracker.config import DataDir, Exchange, fail, load_settings, problems_shown
+from tracker.places import kafka_address, kafka_problems
+from tracker.progress import ProgressLine
+from tracker.replay import From, To, bound, replay_settings
 
 Pairs = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")]
 
@@ -38,8 +40,8 @@ def backtest(
     ] = None,
     *,
     topic: Annotated[str | None, typer.Option(help="The topic of raw aggTrades.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="ISO time, epoch ms or partition:offset,…")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="The same, exclusive.")] = None,
+    start: From = None,
+    end: To = None,
     symbols: Annotated[str | None, typer.Option(help="BTCUSDT,ETHUSDT,…; default: all of the range.")] = None,
     cash: Annotated[str, typer.Option(help="What the account starts with.")] = "10000",
     fee_bps: Annotated[str, typer.Option(help="Of each fill's value, in basis points.")] = "10",
@@ -62,8 +64,11 @@ def backtest(
     data_dir: DataDir = None,
 ) -> None:
     """Run a strategy over recorded seconds: exact decimals, no look-ahead, the same result on any machine."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # chunks of messages hold no cycles
     settings = load_settings(exchange=exchange, data_dir=data_dir)
-    with problems_shown():
+    brokers = kafka_address(settings, exchange)
+    with problems_shown(), kafka_problems(brokers):
         swept = _pairs(sweep_, "--sweep")
         if check is not None:
             if swept or param:
@@ -76,21 +81,24 @@ def backtest(
             if strategy is None or topic is None:
                 raise BacktestError("say what to run over what: tracker backtest STRATEGY --topic NAME (see --help)")
             plan = Plan(
-                strategy, topic, parse_bound(start) if start else None, parse_bound(end) if end else None,
+                strategy, topic, bound(start), bound(end),
                 _pairs(param, "--param"), cash, fee_bps, slippage_bps,
                 tuple(sorted({one.strip().upper() for one in (symbols or "").split(",") if one.strip()})),
                 allow_short, allow_debt,
-                ReplaySettings(settings.allowed_lateness_ms, round(settings.revision_horizon * 1000)),
+                replay_settings(settings),
             )  # fmt: skip
         if swept and (report or equity_file):
             raise BacktestError("--report and --equity are of one run; leave --sweep out")
-        done = _Done.of(plan, swept, settings, report, equity_file)
+        for file in filter(None, (report, equity_file, json_file)):
+            if not file.absolute().parent.is_dir():
+                raise BacktestError(f"{file} can't be written: there is no directory {file.parent}")
+        done = _Done.of(plan, swept, brokers, report, equity_file)
         if check is not None:
             _compare(check, before, done.results()[0], same_topic=topic in (None, before["manifest"]["topic"]))
         if json_file is not None:
             _write(json_file, json.dumps(done.results() if swept else done.results()[0], indent=2) + "\n")
         if str(json_file) != "-" and check is None:
-            show_sweep(done.outcomes, list(swept)) if swept else show(done.outcomes[0], done.manifest)
+            _show(done, list(swept))
         for written in filter(None, (report, equity_file, json_file)):
             if str(written) != "-":
                 typer.echo(f"wrote {written}", err=True)
@@ -106,7 +114,7 @@ class _Done:
 
     @classmethod
     def of(
-        cls, plan: Plan, swept: dict[str, str], settings: Settings, report: Path | None, equity_file: Path | None
+        cls, plan: Plan, swept: dict[str, str], brokers: str, report: Path | None, equity_file: Path | None
     ) -> "_Done":
         loaded, terms = load(plan.strategy), plan.terms()
         given = dict(plan.params or {})
@@ -115,37 +123,50 @@ class _Done:
         known = parameters(loaded.strategy)
         values = read_params(loaded.strategy, given | {name: texts.split(",")[0] for name, texts in swept.items()})
         wanted = combinations(known, values, {name: texts.split(",") for name, texts in swept.items()})
-        with TemporaryDirectory(prefix="tracker-backtest-") as directory, Bar() as bar:
-            spool, replayed = _spooled(plan, settings, Path(directory), bar)
+        with TemporaryDirectory(prefix="tracker-backtest-") as directory:
+            spool, replayed = _spooled(plan, brokers, Path(directory))
             manifest = plan.manifest(replayed, loaded)
             if swept:
                 processes = min(cores(), len(wanted))
-                advance = bar.phase(f"running {len(wanted)} combinations", spool.seconds * processes)
-                return cls(sweep(spool, plan.strategy, wanted, terms, advance, processes), manifest)
+                with ProgressLine("seconds") as line:
+                    total = spool.seconds * processes
+                    outcomes = sweep(spool, plan.strategy, wanted, terms, lambda n: line.update(n, total), processes)
+                    line.finish(f"{len(wanted)} combinations in {processes} processes")
+                return cls(outcomes, manifest)
             curves = Curves(spool.symbols, terms.slippage_rate) if report else None
-            with _opened(equity_file) as write:
+            with _opened(equity_file) as write, ProgressLine("seconds") as line:
                 watch = Watch((curves,) if curves else (), write)
-                advance = bar.phase(f"running {loaded.strategy.__name__}", spool.seconds)
-                outcomes = run_all(spool, loaded, wanted, terms, advance, watch)
+                outcomes = run_all(spool, loaded, wanted, terms, lambda n: line.update(n, spool.seconds), watch)
+                line.finish(f"{loaded.strategy.__name__} over {spool.seconds:,} seconds")
             if curves and report:
+                from flows.backtest.report import write_report  # noqa: PLC0415 - templates; only for a report
+
                 write_report(report, outcomes[0], manifest, curves)
         return cls(outcomes, manifest)
 
 
-def _spooled(plan: Plan, settings: Settings, directory: Path, bar: Bar) -> tuple[Spool, dict[str, Any]]:
-    servers = bootstrap_servers(settings)
-    try:
-        replay = Replay(servers, plan.topic, plan.start, plan.end, plan.settings)
-        advance = bar.phase(f"reading {plan.topic}", replay.progress().expected)
+def _spooled(plan: Plan, brokers: str, directory: Path) -> tuple[Spool, dict[str, Any]]:
+    with ProgressLine("records") as line:
+        replay = Replay(brokers, plan.topic, plan.start, plan.end, plan.settings)
 
-        def read() -> Iterator[Any]:
+        def read() -> Iterator[SecondStat]:
             for stats, _ in replay.batches():
-                advance(replay.progress().records)
+                now = replay.progress()
+                line.update(now.records, now.expected, f"at {iso(now.watermark_ms)}" if now.watermark_ms else "")
                 yield from stats
 
-        return Spool.write(directory / "seconds", read(), plan.symbols), replay.manifest()
-    except KafkaException as error:
-        fail(f"error: Kafka at {servers}: {error.args[0].str()}")
+        spool = Spool.write(directory / "seconds", read(), plan.symbols)
+        line.finish(f"{spool.stats:,} SecondStats from {replay.progress().records:,} records")
+    return spool, replay.manifest()
+
+
+def _show(done: _Done, swept: Sequence[str]) -> None:
+    from tracker.backtest_view import show, show_sweep  # noqa: PLC0415 - tables; not for --json -
+
+    if swept:
+        show_sweep(done.outcomes, swept)
+    else:
+        show(done.outcomes[0], done.manifest)
 
 
 @contextmanager

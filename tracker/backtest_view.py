@@ -1,13 +1,12 @@
-"""How `tracker backtest` shows progress and results in a terminal."""
+"""How `tracker backtest` shows results in a terminal."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from flows.backtest.metrics import DEFINITIONS
@@ -17,31 +16,6 @@ from flows.backtest.shown import rounded, shown
 from flows.replay_range import iso
 
 SHOWN = 10  # fills, refusals
-
-
-class Bar:
-    """Progress on stderr; a line a phase."""
-
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._progress = Progress(*columns, console=Console(stderr=True))
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def phase(self, what: str, total: int) -> Callable[[int], None]:
-        """A new line; call what this gives with how much of the total is done."""
-        for before in self._progress.task_ids:
-            self._progress.update(before, completed=self._progress.tasks[before].total)
-        task = self._progress.add_task(what, total=total)
-        return lambda done: self._progress.update(task, completed=done)
 
 
 def show(outcome: Outcome, manifest: dict[str, Any]) -> None:

@@ -83,11 +83,3 @@ def running_homes(settings: Settings) -> list[tuple[Path, StackState]]:
     """The data directories under DATA_DIR whose stack runs, the asked exchange's first."""
     states = [(home, state) for home, state in homes(settings) if state.is_running()]
     return sorted(states, key=lambda found: found[0].name != settings.exchange)
-
-
-def bootstrap_servers(settings: Settings) -> str:
-    """Kafka of the running stack, which may not be on its usual port, else the one of the environment."""
-    if settings.brokers or settings.kafka_brokers:
-        return settings.bootstrap_servers
-    found = [part.address for _, stack in running_homes(settings)[:1] for part in stack.parts if part.name == "kafka"]
-    return found[0] if found else settings.bootstrap_servers

@@ -9,7 +9,8 @@ import typer
 from confluent_kafka import KafkaException
 
 from flows.gap_ledger import LedgerRow, read_ledger
-from tracker.config import DataDir, Exchange, bootstrap_servers, fail, load_settings
+from infra.settings import Settings
+from tracker.config import DataDir, Exchange, fail, load_settings, running_homes
 
 KAFKA_TIMEOUT_S = 8.0
 
@@ -26,7 +27,7 @@ def gaps(
     """List the gap ledger: ids that the exchange's streams did not bring, and what became of them."""
     if state not in (None, "open", "backfilled", "lost"):
         fail(f"there is no state {state!r}; the states are open, backfilled and lost")
-    servers = bootstrap_servers(load_settings(exchange=exchange, data_dir=data_dir))
+    servers = _bootstrap_servers(load_settings(exchange=exchange, data_dir=data_dir))
     try:
         rows = read_ledger(servers, KAFKA_TIMEOUT_S)
     except KafkaException as error:
@@ -38,6 +39,14 @@ def gaps(
         _show(rows)
     else:
         typer.echo("no gaps" if state is None else f"no gaps that are {state}")
+
+
+def _bootstrap_servers(settings: Settings) -> str:
+    """Kafka of the running stack, which may not be on its usual port, else the one of the environment."""
+    if settings.brokers or settings.kafka_brokers:
+        return settings.bootstrap_servers
+    found = [part.address for _, stack in running_homes(settings)[:1] for part in stack.parts if part.name == "kafka"]
+    return found[0] if found else settings.bootstrap_servers
 
 
 def _show(rows: list[LedgerRow]) -> None:
