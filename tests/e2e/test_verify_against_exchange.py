@@ -1,11 +1,15 @@
-"""The running pipeline against the exchange's klines, while the exchange misbehaves."""
+"""The running pipeline, while the exchange misbehaves, against the exchange's klines and against its own raw log."""
 
+import gzip
 import json
 import urllib.request
 
 import clickhouse_connect
 import pytest
+from confluent_kafka import Producer
 from stack import Stack, poll_until
+
+from flows.partitioning import partition_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT,DOGEUSDT"
@@ -27,15 +31,22 @@ def stack(store_data):
         stack.kill()
 
 
-def test_every_second_is_the_exchanges_own(stack):
+@pytest.fixture(scope="module")
+def client(stack):
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=stack.port(8123), password="postgres")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def span(stack, client):
+    """From the second after every symbol's first to the last one that all stragglers have reached."""
     orders = json.dumps(FAULTS).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{stack.port(9443)}/sim/faults", orders, method="POST")
     request.add_header("Content-Type", "application/json")
     urllib.request.urlopen(request, timeout=10).close()
-    client = clickhouse_connect.get_client(host="127.0.0.1", port=stack.port(8123), password="postgres")
 
-    def span():
-        """From the second after every symbol's first to the last one that all stragglers have reached."""
+    def found():
         rows = client.query(
             "SELECT toUnixTimestamp64Milli(min(timestamp)), toUnixTimestamp64Milli(max(timestamp)), max(revision) "
             "FROM crypto.second_stats GROUP BY symbol"
@@ -45,11 +56,68 @@ def test_every_second_is_the_exchanges_own(stack):
         start, end = max(row[0] for row in rows) + 1000, min(row[1] for row in rows) - 10_000
         return (start, end) if end - start >= 20_000 else None
 
-    start, end = poll_until(span, 120, "twenty seconds of every symbol, some revised")
-    client.close()
-    done = stack.tracker("verify", "--against-exchange", "--json", "--from", str(start), "--to", str(end))
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout)
+    return poll_until(found, 120, "twenty seconds of every symbol, some revised")
+
+
+def verify(stack, span, *more):
+    start, end = span
+    done = stack.tracker("verify", "--json", "--from", str(start), "--to", str(end), *more)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_every_second_is_the_exchanges_own(stack, span):
+    code, report, errors = verify(stack, span, "--against-exchange")
+    assert code == 0, errors
     assert (report["match_rate"], report["differences"]) == (1.0, [])
     assert report["symbols"] == sorted(SYMBOLS.split(","))
     assert report["seconds"] > 60
+
+
+def test_every_second_is_what_the_raw_log_gives(stack, span):
+    code, report, errors = verify(stack, span)
+    assert code == 0, errors
+    assert (report["match_rate"], report["differences"]) == (1.0, [])
+    assert report["symbols"] == sorted(SYMBOLS.split(","))
+    assert report["seconds"] == report["manifests"][0]["seconds"] > 60
+
+
+def test_a_recording_of_it_is_what_was_in_the_log(stack, tmp_path):
+    out = tmp_path / "some.jsonl.gz"
+    done = stack.tracker("record", "--symbols", "btcusdt,ETHUSDT", "--for", "3s", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    done = stack.tracker("import", str(out), "--topic", "recorded", "--json", "--strict")
+    assert done.returncode == 0, done.stderr
+    with gzip.open(out) as lines:
+        recorded = [*lines]
+    assert {json.loads(line)["stream"] for line in recorded} == {"btcusdt@aggTrade", "ethusdt@aggTrade"}
+    counts = json.loads(done.stdout)
+    assert counts["trades"] + counts["known_trades"] == len(recorded) > 20
+    done = stack.tracker("replay", "--topic", "recorded", "--out", str(tmp_path / "out.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["seconds"] > 2
+
+
+def test_a_tampered_second_is_found_in_either_place(stack, span, client):
+    """Last, as it spoils what is stored."""
+    start, end = span
+    client.command(
+        "INSERT INTO crypto.second_stats_revisions SELECT * REPLACE (close + 1 AS close, revision + 100 AS revision) "
+        f"FROM crypto.second_stats WHERE symbol = 'BTCUSDT' AND timestamp = fromUnixTimestamp64Milli({start})"
+    )
+    producer = Producer({"bootstrap.servers": f"127.0.0.1:{stack.port(9092)}"})
+    invented = f'{{"symbol":"ETHUSDT","timestamp":{start + 1000},"open":"1.00000000","revision":500}}'
+    partition = partition_of("ETHUSDT", 8)
+    producer.produce("binance.secondstat", invented, "ETHUSDT", partition=partition, timestamp=start + 1000)
+    assert producer.flush(20) == 0
+    code, report, errors = verify(stack, (start, end), "--symbols", "btcusdt,ETHUSDT")
+    assert code == 1, errors
+    assert report["symbols"] == ["BTCUSDT", "ETHUSDT"]
+    stored, published = report["differences"]
+    assert (stored["symbol"], stored["timestamp"]) == ("BTCUSDT", start)
+    assert (stored["place"], stored["kind"], [*stored["fields"]]) == ("clickhouse", "differs", ["close"])
+    assert (published["symbol"], published["timestamp"]) == ("ETHUSDT", start + 1000)
+    assert (published["place"], published["kind"]) == ("topic", "differs")
+    assert report["matched"] == report["seconds"] - 2
+    nothing = stack.tracker("verify", "--from", str(start - 10**9), "--to", str(start - 10**9 + 5000))
+    assert nothing.returncode == 1
+    assert "error: " in nothing.stderr

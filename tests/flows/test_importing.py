@@ -213,6 +213,23 @@ def run_import(kafka, topic, *arguments):
     )
 
 
+@pytest.mark.parametrize(("name", "seconds"), [
+    ("spot_btcusdt_ethusdt_2024-08-08T2354.aggtrade.jsonl.gz", 1000),
+    ("spot_ltcusdt_2025-06-22T0500.aggtrade.jsonl.gz", 10_000),
+])  # fmt: skip
+def test_a_recording_imported_and_replayed_is_what_the_reference_makes_of_its_frames(
+    kafka, topic, recordings, name, seconds
+):
+    counts, bad = do_import(kafka, topic, recordings / name)
+    with gzip.open(recordings / name) as lines:
+        values = [line.partition(b'"data":')[2].rstrip()[:-1] for line in lines]
+    assert (counts.trades, bad) == (len(values), [])
+    values.append(b'{"e":"heartbeat","E":%d}' % (json.loads(values[-1])["E"] + 5000))
+    final = NaiveStats().run(values).final
+    assert replayed(kafka, topic) == b"".join(final[key] + b"\n" for key in sorted(final))
+    assert len(final) > seconds
+
+
 def test_killed_and_begun_again_it_is_the_same_log(kafka, topic, tmp_path):
     path = recording(tmp_path, range(60_000))
     process = run_import(kafka, topic, path)
