@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 DAY_S = 24 * 3600
 FAST, SLOW, CASH, FEE_BPS = 60, 300, 1_000_000, 10
 HAND = (100, 100, 101, 104, 103, 99, 95, 96, 100, 106)  # closes of ten seconds; each opens at the close before
+# The average of 2 is above that of 3 up to 103, below up to 96, above at 100: bought at the next open, 100, for 0.1.
+HAND_EQUITY = Decimal(CASH) - 100 - Decimal("0.1") + 106
 
 
 def run(n: int = 5_000_000, seconds: int = DAY_S, symbols: int = 1) -> list[Figure]:
@@ -36,9 +38,8 @@ def run(n: int = 5_000_000, seconds: int = DAY_S, symbols: int = 1) -> list[Figu
     with broker() as brokers, tempfile.TemporaryDirectory(prefix="tracker-bench-") as name:
         directory = Path(name)
         _produce(brokers, "day", n, seconds, symbols, directory / "day.csv")
-        _produce(brokers, "hour", n * 3600 // seconds, 3600, symbols, directory / "hour.csv")
         strategy = str(ROOT / "bench" / "one_unit_cross.py") if symbols == 1 else "moving_average_cross"
-        hour = _ours(brokers, "hour", strategy, directory)
+        hour = _ours(brokers, "day", strategy, directory, words=("--to", str(EPOCH_MS + 3_600_000)))
         ours = _ours(brokers, "day", strategy, directory)
         figures = [
             Figure(f"{n:,} trades, one core, start-up included", ours["took_s"], "s"),
@@ -60,6 +61,11 @@ def _beside_the_peer(brokers: str, directory: Path, n: int, ours: dict[str, Any]
     _produce_hand(brokers, directory / "hand.csv")
     hand = _ours(brokers, "hand", str(ROOT / "bench" / "one_unit_cross.py"), directory, fast=2, slow=3)
     hand_peer = _peer(python, directory / "hand.csv", 2, 3)
+    answers = Decimal(hand["result"]["final_equity"]), Decimal(hand_peer["equity"])
+    if answers[0] != HAND_EQUITY or abs(answers[1] - HAND_EQUITY) > Decimal("1e-6"):
+        raise RuntimeError(
+            f"the hand-checked case gives {HAND_EQUITY}, not {answers[0]}, or {answers[1]} from the peer"
+        )
     return [
         Figure("backtesting.py, from CSV", theirs, "s", "ours in s", theirs / ours["took_s"]),
         Figure("of it the run over ready bars", peer["run_s"], "s"),
@@ -67,19 +73,25 @@ def _beside_the_peer(brokers: str, directory: Path, n: int, ours: dict[str, Any]
         Figure("closed trades of the peer", peer["trades"], "trades"),
         Figure("final equity, ours", float(ours["result"]["final_equity"]), "USDT"),
         Figure("final equity, how far the peer's is off", float(off), "USDT"),
-        Figure("hand-checked case, ours", float(hand["result"]["final_equity"]), "USDT"),
-        Figure("hand-checked case, the peer", hand_peer["equity"], "USDT"),
+        Figure("hand-checked case, how far ours is off", float(answers[0] - HAND_EQUITY), "USDT"),
+        Figure("hand-checked case, how far the peer's is off", float(answers[1] - HAND_EQUITY), "USDT"),
     ]
 
 
 def _ours(
-    brokers: str, topic: str, strategy: str, directory: Path, fast: int = FAST, slow: int = SLOW
+    brokers: str,
+    topic: str,
+    strategy: str,
+    directory: Path,
+    fast: int = FAST,
+    slow: int = SLOW,
+    words: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """`tracker backtest` on one core, watched."""
     out = directory / f"{topic}.json"
     command = [
         sys.executable, "-m", "tracker", "backtest", strategy, "--topic", topic, "--cash", str(CASH), "--fee-bps",
-        str(FEE_BPS), "--param", f"fast={fast}", "--param", f"slow={slow}", "--json", str(out),
+        str(FEE_BPS), "--param", f"fast={fast}", "--param", f"slow={slow}", "--json", str(out), *words,
     ]  # fmt: skip
     began = time.perf_counter()
     environment = {**os.environ, "BROKERS": brokers}

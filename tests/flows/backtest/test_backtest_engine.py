@@ -70,8 +70,11 @@ def test_a_second_without_trades_is_a_return_of_zero(tmp_path):
 
     year = Decimal(365 * 24 * 3600)
     assert Decimal(figures(0, 1, 2)["volatility"]) == round((Decimal("0.005") * year).sqrt(), 12)
-    # Ten returns, one of them 0.1: (0.01 − 0.1² / 10) / 9.
-    assert Decimal(figures(0, 1, 10)["volatility"]) == round((Decimal("0.001") * year).sqrt(), 12)
+    # Ten returns, one of them 0.1: (0.01 − 0.1² / 10) / 9. Ten seconds at 10000 and one at 11000; held in all but one.
+    gapped = figures(0, 1, 10)
+    assert Decimal(gapped["volatility"]) == round((Decimal("0.001") * year).sqrt(), 12)
+    assert Decimal(gapped["turnover"]) == round(Decimal(110_000) / 111_000, 12)
+    assert Decimal(gapped["exposure"]) == round(Decimal(10) / 11, 12)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,16 @@ class ByInit:
         return None
 
 
+class Both:
+    size: int = 4
+
+    def __init__(self, size) -> None:
+        self.size = size
+
+    def on_second(self, stats, account):
+        return None
+
+
 def test_every_type_is_read():
     given = {
         "whole": "5", "share": "0.25", "ratio": "2", "on": "yes", "name": "a=b", "side": "sell", "level": "2",
@@ -72,6 +82,7 @@ def test_a_dataclass_and_an_init():
     assert (made.fast, made.slow) == (3, 9)
     assert list(parameters(ByInit)) == ["base", "power", "name"]
     assert build(ByInit, read_params(ByInit, {"power": "3", "base": "10"})).value == (1000, "n")
+    assert build(Both, read_params(Both, {})).size == 4
 
 
 @pytest.mark.parametrize(
