@@ -24,16 +24,21 @@ START_MS = 1_723_161_255_000
 BTC_ETH = "spot_btcusdt_ethusdt_2024-08-08T2354.aggtrade.jsonl.gz"
 
 
-@pytest.fixture(scope="module")
-def waves(kafka):
-    """A topic in which BTC goes up and down, and ETH up; BTC trades each second, ETH every other."""
+def up_and_down():
+    """BTC goes up and down, and ETH up; BTC trades each second, ETH every other."""
     prices = [100 + abs(n % 40 - 20) for n in range(200)]
     seconds = []
     for n, price in enumerate(prices):
         seconds.append((START_MS + 1000 * n, "BTCUSDT", [f"{price}", f"{price}.5"]))
         if n % 2 == 0:
             seconds.append((START_MS + 1000 * n + 1, "ETHUSDT", [f"{50 + n // 10}"]))
-    return fill(kafka, made_up(seconds))
+    return made_up(seconds)
+
+
+@pytest.fixture(scope="module")
+def waves(kafka):
+    """A topic of these trades."""
+    return fill(kafka, up_and_down())
 
 
 @pytest.fixture
@@ -84,6 +89,16 @@ def test_result_table_json_equity_and_check(backtest, waves):
         place[path[-1]] = value
         (backtest.directory / "b.json").write_text(json.dumps(changed))
         assert "b.json: not the same result:" in backtest("--check", "b.json", ok=False).stderr
+
+
+def test_a_check_over_another_topic_of_the_same_trades(backtest, kafka, waves):
+    backtest("moving_average_cross", "--topic", waves, "--json", "a.json", "--param", "fast=2", "--param", "slow=5")
+    other = fill(kafka, up_and_down(), after_ms=6000)
+    done = backtest("--check", "a.json", "--topic", other)
+    assert "the same result" in done.stdout
+    assert f"note: manifest.topic: '{waves}', now '{other}'" in done.stderr
+    fewer = fill(kafka, up_and_down()[:-40])
+    assert "final_equity" in backtest("--check", "a.json", "--topic", fewer, ok=False).stderr
 
 
 STRATEGY = '''
