@@ -65,10 +65,12 @@ $(VENV)/.product: $(VENV)/bin/uv requirements.lock pyproject.toml
 	@echo "installing packages (about 500 MB, once)"
 	@$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m flows.runs
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/uv requirements-dev.lock pyproject.toml
 	@echo "installing packages and development tools"
 	@$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m flows.runs
 	@touch $@ $(VENV)/.product

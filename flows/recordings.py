@@ -6,6 +6,7 @@ A line is one of
   It has no event time, as a backfilled trade, and its symbol is that of the file's name (`BTCUSDT-aggTrades-….csv`).
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,8 +77,10 @@ class RecordingFile:
         self._told(BadLine(self.file.path, self.lines, reason, torn))
 
     def _line(self, line: bytes) -> Iterator[Recorded]:
+        if self.lines == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not line[:1].isspace() and line[:1] not in (b"{", b"["):
-            if row := self._row(line.decode("utf-8-sig").strip()):
+            if row := self._row(line.decode().strip()):
                 yield row
             return
         if not line.strip():

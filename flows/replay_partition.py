@@ -99,4 +99,5 @@ class PartitionReplay:
         self.records += len(messages)
 
     def _is_past(self) -> bool:
-        return self._stats.watermark >= self._stop_w and self._stats.final_before >= self._end_ms - SECOND_MS + 1
+        """Whether every second of the range is final; W ≥ its end + the horizon, then."""
+        return self._stats.final_before > self._end_ms - SECOND_MS

@@ -69,8 +69,11 @@ def parse_bound(text: str) -> int | Offsets:
 
 
 def iso(time_ms: int) -> str:
-    """A time as users read it, UTC."""
-    time = datetime.fromtimestamp(time_ms / 1000, UTC)
+    """A time as users read it, UTC; one beyond the calendar in ms."""
+    try:
+        time = datetime.fromtimestamp(time_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
     return time.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 

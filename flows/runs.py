@@ -118,3 +118,7 @@ class TradeRuns:
             )
         ]
         return Run(end, watermark, heartbeats, ids, sums)
+
+
+if __name__ == "__main__":  # after installing: compiled once, so that no first start has to
+    TradeRuns(PartitionStats(200, 0)).warm_up()

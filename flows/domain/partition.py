@@ -219,7 +219,8 @@ class PartitionStats:
     @property
     def final_before(self) -> int:
         """Seconds below this start are final: past the horizon, with every revision published."""
-        return min(self.watermark - self.horizon_ms + 1, min(self._dirty, default=NEVER))
+        longest_ms = max(self.horizon_ms, self.close_after_ms)
+        return min(self.watermark - longest_ms + 1, min(self._dirty, default=NEVER))
 
     def open_stats(self) -> list[SecondStat]:
         """What the seconds that are still open hold so far, in (timestamp, symbol) order: none of it is published."""

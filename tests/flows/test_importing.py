@@ -206,6 +206,19 @@ def test_older_files_are_refused_and_newer_ones_follow(kafka, topic, tmp_path):
         prepare_topic(kafka, "binance.raw.aggtrade")
 
 
+def test_a_late_trade_at_the_end_counts(kafka, topic, tmp_path):
+    """Of a second that is closed: it is published again at the next heartbeat, so there must be one."""
+    late = trade(100) | {"T": BASE + 50, "E": BASE + 20_003}
+    path = tmp_path / "late.jsonl"
+    path.write_text(frames(range(99), ["BTCUSDT"]) + frame(late))
+    assert do_import(kafka, topic, path)[0].trades == 100
+    first, *_ = replayed(kafka, topic).splitlines()
+    assert json.loads(first)["trade_count"] == 22
+    log = records(kafka, topic)
+    assert do_import(kafka, topic, path)[0].trades == 0
+    assert records(kafka, topic) == log
+
+
 def run_import(kafka, topic, *arguments):
     command = [sys.executable, "-m", "tracker", "import", *map(str, arguments), "--topic", topic]
     return subprocess.Popen(

@@ -11,12 +11,13 @@ import pytest
 from adversarial_log import adversarial
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from raw_logs import MIDNIGHT, realistic
+from raw_logs import MIDNIGHT, Log, realistic
 from replay_parts import expected, fill
 
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
 from flows.partitioning import partition_of
 from flows.replay import Replay, ReplaySettings, parse_bound
+from flows.replay_range import iso
 
 LAST_PARTITION = 7
 
@@ -57,6 +58,17 @@ def test_a_second_that_the_range_cuts_is_not_there(kafka, topic, log, from_ms, t
     assert lines == expected(log, start, end)
     timestamps = {json.loads(line)["timestamp"] for line in lines.splitlines()}
     assert timestamps == {*range(-(-start // 1000) * 1000, end // 1000 * 1000, 1000)}
+
+
+def test_a_trade_whose_event_time_is_a_second_early_is_in_the_range(kafka):
+    log, record = Log("early"), {"e": "aggTrade", "s": "BTCUSDT", "p": "1", "q": "2", "m": True}
+    for number, (event, at) in enumerate([(-1000, 0), (-999, -500), (1500, 1500), (2600, 2600)]):
+        more = {"E": MIDNIGHT + event, "T": MIDNIGHT + at, "a": number, "f": number, "l": number}
+        log.trade(record | more)
+    log.heartbeats(MIDNIGHT + 9000)
+    lines, _ = output(kafka, fill(kafka, log), MIDNIGHT, MIDNIGHT + 2000)
+    assert lines == expected(log, MIDNIGHT, MIDNIGHT + 2000)
+    assert [json.loads(line)["timestamp"] for line in lines.splitlines()] == [MIDNIGHT, MIDNIGHT + 1000]
 
 
 def test_a_log_that_means_harm(kafka):
@@ -135,6 +147,9 @@ def test_errors_say_what_there_is(kafka, topic, log):
         parse_bound("2024-08-09T02:00:00+02:00") == parse_bound("2024-08-09") == parse_bound(str(MIDNIGHT)) == MIDNIGHT
     )
     assert parse_bound("0:5,3:7") == {0: 5, 3: 7}
+    assert (iso(MIDNIGHT), iso(MIDNIGHT + 1), iso(1 << 53)) == (
+        "2024-08-09T00:00:00Z", "2024-08-09T00:00:00.001Z", "9007199254740992 ms",
+    )  # fmt: skip
 
 
 def test_out_of_retention_it_names_the_earliest(kafka, log):

@@ -163,6 +163,28 @@ def test_a_trade_that_is_nearly_plain_is_what_rows_make_of_it(odd):
     assert_same([*plain, *odd, trade(103, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [1, 1000])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_long_runs_over_closing_seconds_with_stragglers_and_heartbeats(seed):
+    rng, clock = random.Random(seed), BASE
+    ids = dict.fromkeys(["BTCUSDT", "ETHUSDT", "币安人生USDT"], 100)
+    values = []
+    for _ in range(500):
+        clock += rng.choice([0, 1, 20, 90, 300])
+        symbol = rng.choice(sorted(ids))
+        if rng.random() < 0.1:
+            values.append(b'{"e":"heartbeat","E":%d}' % (clock - rng.choice([0, 0, 5000])))
+            continue
+        ids[symbol] += rng.choice([1] * 30 + [2])
+        lag = rng.choice([*range(7)] * 8 + [150, 400, 1100, 1300, 2500, 2500, 11_500])
+        event = None if rng.random() < 0.05 else clock
+        values.append(
+            trade(ids[symbol], event, symbol, lag=lag if event else BASE - clock + lag, price=f"{rng.randint(1, 9)}.5")
+        )
+    expected, _ = assert_same(values, [1, 130, 1000])
+    revisions = [text for number, _, text in expected if number == 0 and b'"revision":0' not in text]
+    assert len(revisions) > 10
+
+
 def test_every_field_with_every_odd_value():
     odd = [(field, value) for field in "EaflTmM" for value in NUMBERS]
     odd += [(field, f'"{value}"') for field in "pq" for value in AMOUNTS]

@@ -237,7 +237,8 @@ def test_the_command(checker: Checker, market: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--against-exchange", "--from", "soon"], ["--against-exchange", "--from", "2", "--to", "1"]]
+    "words",
+    [["--from", "0:5"], ["--against-exchange", "--from", "soon"], ["--against-exchange", "--from", "2", "--to", "1"]],
 )
 def test_usage(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tracker", "verify", *words]
