@@ -18,6 +18,7 @@ COMMANDS = {
     "record": "tracker.record:record",
     "replay": "tracker.replay:replay",
     "verify": "tracker.verify:verify",
+    "backtest": "tracker.backtest:backtest",
     "bench": "tracker.bench:bench",
     "gaps": "tracker.gaps:gaps",
     "logs": "tracker.logs:logs",

@@ -9,6 +9,7 @@ from flows.domain.errors import NoTopic, OutOfRange
 CHUNK_SIZE = 10_000
 TIMEOUT_S = 60.0  # without a record
 AHEAD_KB = 8 * 1024  # that the client may have read ahead
+FETCH_BYTES = 64 * 1024  # compressed: heartbeats come out a dozen times as large, and are many
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
@@ -34,6 +35,8 @@ class PartitionReader:
                 "fetch.wait.max.ms": 20,
                 "fetch.queue.backoff.ms": 10,
                 "queued.max.messages.kbytes": AHEAD_KB,
+                "queued.min.messages": CHUNK_SIZE,
+                "fetch.message.max.bytes": FETCH_BYTES,
             }
         )
         self._consumer.assign([TopicPartition(topic, partition, start)])

@@ -1,0 +1,161 @@
+"""Strategies by name, file and path, and their typed parameters."""
+
+import sys
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+import pytest
+
+from flows.backtest import ParamError, StrategyError
+from flows.backtest.loading import load
+from flows.backtest.params import as_text, build, parameters, read_params
+from flows.backtest.strategies import MovingAverageCross
+
+
+class Every:
+    whole: int
+    share: Decimal = Decimal("0.5")
+    ratio: float = 1.5
+    on: bool = False
+    name: str = "x"
+    side: Literal["buy", "sell"] = "buy"
+    level: Literal[1, 2] = 1
+    several: list[int] = []  # noqa: RUF012
+    pair: tuple[Decimal, ...] = ()
+    maybe: int | None = None
+    LIMIT: ClassVar[int] = 3
+    _own: int = 0
+    plain = 7
+
+    def on_second(self, stats, account):
+        return None
+
+
+@dataclass(frozen=True)
+class Frozen:
+    fast: int
+    slow: int = 9
+
+    def on_second(self, stats, account):
+        return None
+
+
+class ByInit:
+    base: int = 2
+
+    def __init__(self, power: int, name: str = "n") -> None:
+        self.value = self.base**power, name
+
+    def on_second(self, stats, account):
+        return None
+
+
+class Both:
+    size: int = 4
+
+    def __init__(self, size) -> None:
+        self.size = size
+
+    def on_second(self, stats, account):
+        return None
+
+
+def test_every_type_is_read():
+    given = {
+        "whole": "5", "share": "0.25", "ratio": "2", "on": "yes", "name": "a=b", "side": "sell", "level": "2",
+        "several": "1, 2,3", "pair": "1.5,2", "maybe": "4",
+    }  # fmt: skip
+    values = read_params(Every, given)
+    assert values == {
+        "whole": 5, "share": Decimal("0.25"), "ratio": 2.0, "on": True, "name": "a=b", "side": "sell", "level": 2,
+        "several": [1, 2, 3], "pair": (Decimal("1.5"), Decimal(2)), "maybe": 4,
+    }  # fmt: skip
+    assert read_params(Every, {name: as_text(value) for name, value in values.items()}) == values
+    assert read_params(Every, {"whole": "1", "maybe": "none"})["maybe"] is None
+    made = build(Every, values)
+    assert (made.whole, made.pair, Every.share) == (5, (Decimal("1.5"), Decimal(2)), Decimal("0.5"))
+
+
+def test_a_dataclass_and_an_init():
+    made = build(Frozen, read_params(Frozen, {"fast": "3"}))
+    assert (made.fast, made.slow) == (3, 9)
+    assert list(parameters(ByInit)) == ["base", "power", "name"]
+    assert build(ByInit, read_params(ByInit, {"power": "3", "base": "10"})).value == (1000, "n")
+    assert build(Both, read_params(Both, {})).size == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Every needs --param whole=… (a whole number)"),
+        ({"whole": "5.0"}, "whole=5.0: not a whole number"),
+        ({"whole": "1", "share": "NaN"}, "share=NaN: not a decimal"),
+        ({"whole": "1", "on": "perhaps"}, "on=perhaps: not true or false"),
+        ({"whole": "1", "side": "hold"}, "side=hold: not one of buy, sell"),
+        ({"whole": "1", "several": "1,b"}, "several=1,b: not a list of a whole number"),
+        ({"whole": "1", "maybe": "b"}, "maybe=b: not a whole number or none"),
+        ({"whole": "1", "plain": "2"}, "Every has no parameter plain; it has whole, share"),
+        ({"whole": "1", "_own": "2"}, "Every has no parameter _own"),
+    ],
+)
+def test_what_is_no_value_is_said(given, message):
+    with pytest.raises(ParamError) as caught:
+        read_params(Every, given)
+    assert message in str(caught.value)
+
+
+def test_a_type_that_text_can_not_be():
+    class Odd:
+        what: dict[str, int]
+
+        def on_second(self, stats, account):
+            return None
+
+    with pytest.raises(StrategyError, match=r"Odd\.what: no parameter can be"):
+        parameters(Odd)
+
+
+ONE = "class One:\n    size: 'int' = 3\n    def on_second(self, stats, account): pass\n"
+
+
+def test_by_name_file_and_path(tmp_path, monkeypatch):
+    assert load("moving-average-cross").strategy is MovingAverageCross
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "mod_of_strategies.py").write_text(ONE + "class Helper: pass\n")
+    (tmp_path / "two.py").write_text("import neighbour\n" + ONE + ONE.replace("One", "Two"))
+    (tmp_path / "neighbour.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    of_file = load("pack/mod_of_strategies.py")
+    for name in ("pack/mod_of_strategies.py:One", "pack.mod_of_strategies:One", "pack.mod_of_strategies",
+                 "pack.mod_of_strategies.One"):  # fmt: skip
+        found = load(name)
+        assert found.strategy.__name__ == "One"
+        assert found.source_sha256 == of_file.source_sha256 is not None
+    assert read_params(of_file.strategy, {"size": "4"}) == {"size": 4}
+    assert load("two.py:Two").strategy.__name__ == "Two"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nonsense", "", "there is no strategy 'nonsense'; built in are buy_and_hold"),
+        ("gone.py", None, "no such strategy file: gone.py"),
+        ("a.py", "x = 1\n", "a.py has no class with a method on_second(stats, account)"),
+        ("a.py", ONE + ONE.replace("One", "Two"), "a.py has several strategies (One, Two): say which, as a.py:One"),
+        ("a.py:Three", ONE, "a.py has no class Three"),
+        ("a.py:Three", "class Three: pass\n", "a.py: Three has no method on_second"),
+        ("a.py", "def (\n", "a.py can't be loaded: SyntaxError"),
+        ("a.py", "1 / 0\n", "a.py can't be loaded: ZeroDivisionError"),
+        ("gone.module:One", None, "no module gone"),
+    ],
+)
+def test_what_can_not_be_loaded_is_said(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if text is not None:
+        (tmp_path / "a.py").write_text(text)
+    with pytest.raises(StrategyError) as caught:
+        load(name)
+    assert message in str(caught.value)
