@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRETS = ("JWT_SECRET", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
+SECRETS = ("JWT_SECRET", "JWT_PREVIOUS_SECRETS", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
 EXAMPLE_JWT_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - the value of .env.example, refused outside ENV=local
 _ADDRESSES = (
     "redis_addr", "auth_service_addr", "socket_service_addr", "aggregator_addr", "ingest_addr", "clickhouse_addr",
@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     postgres_db: str | None = None  # profile_db, auth_db
 
     jwt_secret: SecretStr | None = None
+    jwt_previous_secrets: SecretStr | None = None  # comma-separated: they sign no more, but their tokens still run
     jwt_access_ttl: Duration = 15 * 60.0
     jwt_refresh_ttl: Duration = 168 * 3600.0
 
@@ -138,6 +139,7 @@ class Settings(BaseSettings):
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
+    trusted_proxies: Words = ()  # addresses or networks whose X-Forwarded-For is believed
 
     data_dir: Path = Path(".data")
 
@@ -193,3 +195,9 @@ class Settings(BaseSettings):
         if secret == EXAMPLE_JWT_SECRET and self.env != "local":
             raise ValueError("JWT_SECRET is the example value; set your own (make one: openssl rand -hex 32)")
         return secret
+
+    @property
+    def previous_jwt_secrets(self) -> tuple[str, ...]:
+        """The secrets before JWT_SECRET that tokens are still verified with."""
+        text = self.jwt_previous_secrets.get_secret_value() if self.jwt_previous_secrets else ""
+        return tuple(one.strip() for one in text.split(",") if one.strip())

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import bcrypt
 
+from api.auth.common_passwords import is_common
 from api.auth.errors import InvalidInput, Overloaded
 
 MAX_NAME = 64
@@ -45,10 +46,12 @@ def checked_name(name: str) -> str:
 
 
 def checked_password(password: str) -> str:
-    """The password in NFC: 8 to 128 characters, any at all. Raises InvalidInput."""
+    """The password in NFC: 8 to 128 characters, any at all, but not a common password. Raises InvalidInput."""
     normal = unicodedata.normalize("NFC", password)
     if not MIN_PASSWORD <= len(normal) <= MAX_PASSWORD:
         raise InvalidInput(f"password: must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    if is_common(normal):
+        raise InvalidInput("password: is one of those that are tried first; take a less common one")
     return normal
 
 

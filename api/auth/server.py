@@ -11,12 +11,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from sqlalchemy import URL
 
+from api.auth.account_repository import AccountRepository
+from api.auth.accounts import AccountService
+from api.auth.attempts import Throttle
 from api.auth.credentials import PasswordHasher
 from api.auth.database import Database
 from api.auth.errors import AuthError, DatabaseAway
 from api.auth.repository import AuthRepository
 from api.auth.rotation import RefreshTokens
-from api.auth.service import AuthService
+from api.auth.service import AuthService, utc_now
 from api.auth.servicer import AuthServicer
 from api.tokens import AccessTokens
 from infra.health import serve_health
@@ -41,8 +44,11 @@ log = logging.getLogger(__name__)
 class AuthServer:
     """The gRPC server with health and reflection. `port` 0 takes a free one; `port` tells which after `start()`."""
 
-    def __init__(self, service: AuthService, database: Database, host: str, port: int) -> None:
+    def __init__(
+        self, service: AuthService, accounts: AccountService, database: Database, host: str, port: int
+    ) -> None:
         self._service = service
+        self._accounts = accounts
         self._database = database
         self._host = host
         self.port = port
@@ -53,7 +59,7 @@ class AuthServer:
 
     async def start(self) -> None:
         """Listen at once, and serve as soon as the database is there. Raises RuntimeError if the port is taken."""
-        servicer = AuthServicer(self._service)
+        servicer = AuthServicer(self._service, self._accounts)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -118,15 +124,13 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     database, hasher = Database(database_url(settings)), PasswordHasher()
-    service = AuthService(
-        AuthRepository(database),
-        hasher,
-        AccessTokens(secret, settings.jwt_access_ttl),
-        RefreshTokens(secret),
-        settings.jwt_refresh_ttl,
-    )
+    access = AccessTokens(secret, settings.jwt_access_ttl, settings.previous_jwt_secrets)
+    throttle = Throttle(database, utc_now)
+    refresh = RefreshTokens(secret)
+    service = AuthService(AuthRepository(database), throttle, hasher, access, refresh, settings.jwt_refresh_ttl)
+    accounts = AccountService(AccountRepository(database), throttle, hasher, access)
     port = 50051 + settings.port_offset if settings.grpc_port is None else settings.grpc_port
-    server = AuthServer(service, database, settings.host, port)
+    server = AuthServer(service, accounts, database, settings.host, port)
     health_server = serve_health(settings.host, settings.health_port, lambda: server.unavailable)
     try:
         await server.start()

@@ -14,14 +14,17 @@ from sqlalchemy import URL
 
 from api.database import Database, DatabaseAway
 from api.http import health_router, install_problems, serve
+from api.profile.account_client import AccountClient
+from api.profile.account_endpoints import account_router
 from api.profile.aggregator_client import AggregatorClient, Outbox
 from api.profile.auth_client import AuthClient
-from api.profile.endpoints import auth_router, profile_router
+from api.profile.deletion import Deletions
+from api.profile.endpoints import auth_router, profile_router, refresh_cookie
 from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
-from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated
+from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated, owner
 from api.profile.service import ProfileService
 from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
 from api.symbols import SymbolDirectory, rest_url
@@ -46,23 +49,27 @@ class Bff:
 
     def __init__(self, settings: Settings) -> None:
         """Raises ValueError for an unusable secret."""
-        self.tokens = AccessTokens(settings.checked_jwt_secret(), settings.jwt_access_ttl)
+        self.tokens = AccessTokens(
+            settings.checked_jwt_secret(), settings.jwt_access_ttl, settings.previous_jwt_secrets
+        )
         self.database = Database(database_url(settings), "profile")
         repository = ProfileRepository(self.database)
         self.auth = AuthClient(_address(settings.auth_service_addr, 50051))
+        accounts = AccountClient(self.auth)
+        self.deletions = Deletions(self.database, accounts)
         self.aggregator = AggregatorClient(f"http://{_address(settings.aggregator_addr, 8088)}")
         self.symbols = SymbolDirectory(rest_url(settings))
         self.outbox = Outbox(repository, self.aggregator)
         self.hub = Hub(repository.held, settings.push_window, settings.stale_after)
         redis = split_address(settings.redis_addr, 6379)
         self.feed = self.hub.feed = RedisFeed(*redis, self.hub.price_changed, self.hub.portfolio_changed)
-        self.service = ProfileService(repository, self.auth, self.symbols, self._changed)
+        self.service = ProfileService(repository, self.auth, accounts, self.deletions, self.symbols, self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: str | None = None
 
     def start(self) -> None:
         """Begin the work in the background."""
-        for work in (self._tell_aggregator(), self.hub.run(), self.feed.run()):
+        for work in (self._tell_aggregator(), self.hub.run(), self.feed.run(), self.deletions.run()):
             self._background(work)
 
     async def stop(self) -> None:
@@ -123,10 +130,12 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.allowed_origins,
             allow_credentials=True,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
     app.include_router(health_router(bff.unavailable))
-    app.include_router(auth_router(bff.service, secure_cookie=settings.env != "local"))
+    cookie = refresh_cookie(secure=settings.env != "local")
+    app.include_router(auth_router(bff.service, cookie))
+    app.include_router(account_router(bff.service, owner(bff.tokens), cookie))
     app.include_router(profile_router(bff.service, bearer(bff.tokens)))
     app.include_router(websocket_router(Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins))))
     return app
@@ -152,7 +161,11 @@ def main() -> None:
         app = create_app(settings)
     except ValueError as error:
         sys.exit(f"profile: {error}")
-    serve(app, *settings.listen(DEFAULT_PORT), **UVICORN)
+    proxies: dict[str, Any] = {
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+    }
+    serve(app, *settings.listen(DEFAULT_PORT), **(UVICORN | proxies))
 
 
 def _address(address: str, default_port: int) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Cookie, Depends, Query, Response
+from fastapi import APIRouter, Cookie, Depends, Header, Query, Response
 
 from api.http import StrictJsonRoute, problem_responses
-from api.profile.auth_client import TokenPair
+from api.profile.auth_client import TokenPair, Visitor
 from api.profile.errors import NotAuthenticated
 from api.profile.schemas import (
     AccessToken,
@@ -20,25 +20,31 @@ from api.profile.schemas import (
     Profile,
     TradedSymbol,
 )
-from api.profile.security import User
+from api.profile.security import MAX_REFRESH_TOKEN, REFRESH_COOKIE, User, visitor
 from api.profile.service import ProfileService
 
 AUTH_PATH = "/api/v1/auth"
-REFRESH_COOKIE = "refreshToken"
-MAX_REFRESH_TOKEN = 512  # ours are shorter, and what is longer may not fit into a gRPC message
+From = Annotated[Visitor, Depends(visitor)]
 RefreshCookie = Annotated[str | None, Cookie(alias=REFRESH_COOKIE, description="set by login")]
 
+OnceKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="names this request: a random text of the client's own, such as a UUID",
+    ),
+]
 
-def auth_router(service: ProfileService, *, secure_cookie: bool) -> APIRouter:
+
+def refresh_cookie(*, secure: bool) -> dict[str, Any]:
+    """What names the cookie of the refresh token, when it is set and when it is deleted."""
+    return {"key": REFRESH_COOKIE, "path": AUTH_PATH, "httponly": True, "secure": secure, "samesite": "Strict"}
+
+
+def auth_router(service: ProfileService, cookie: dict[str, Any]) -> APIRouter:
     """`/api/v1/auth`; the refresh token lives in a cookie that only these calls get."""
     router = APIRouter(prefix=AUTH_PATH, tags=["auth"], route_class=StrictJsonRoute)
-    cookie: dict[str, Any] = {
-        "key": REFRESH_COOKIE,
-        "path": AUTH_PATH,
-        "httponly": True,
-        "secure": secure_cookie,
-        "samesite": "Strict",
-    }
 
     def answer(response: Response, pair: TokenPair) -> AccessToken:
         life_s = max(0, pair.refresh_expires_at_ms // 1000 - int(time.time()))
@@ -46,15 +52,15 @@ def auth_router(service: ProfileService, *, secure_cookie: bool) -> APIRouter:
         return AccessToken(accessToken=pair.access_token)
 
     @router.post("/register", status_code=201, responses=problem_responses(409, 413, 422, 429, 503))
-    async def register(body: Credentials) -> Message:
+    async def register(body: Credentials, origin: From) -> Message:
         """A new user, with an empty profile."""
-        await service.register(body.name, body.password)
+        await service.register(body.name, body.password, origin)
         return Message(message="user created successfully")
 
     @router.post("/login", responses=problem_responses(401, 413, 422, 429, 503))
-    async def login(body: Credentials, response: Response) -> AccessToken:
+    async def login(body: Credentials, response: Response, origin: From) -> AccessToken:
         """An access token, and a refresh token as a cookie."""
-        return answer(response, await service.login(body.name, body.password))
+        return answer(response, await service.login(body.name, body.password, origin))
 
     @router.post("/refresh", responses=problem_responses(401, 413, 422, 429, 503))
     async def refresh(response: Response, token: RefreshCookie = None) -> AccessToken:
@@ -93,9 +99,12 @@ def profile_router(service: ProfileService, caller: Callable[..., User]) -> APIR
         return Message(message="profile created successfully")
 
     @router.post("/profile/coins", responses=problem_responses(401, 404, 413, 422, 503))
-    async def change_coin(user: Caller, body: CoinChange) -> Coin:
-        """Add to a coin, or take from it. To exactly zero: it stays, with quantity "0"."""
-        return Coin.model_validate(await service.change_coin(user.id, body.symbol, Decimal(body.quantity)))
+    async def change_coin(user: Caller, body: CoinChange, key: OnceKey = None) -> Coin:
+        """Add to a coin, or take from it. To exactly zero: it stays, with quantity "0".
+
+        Sent again with the same `Idempotency-Key` within 24 hours, it is answered as before and done once.
+        """
+        return Coin.model_validate(await service.change_coin(user.id, body.symbol, Decimal(body.quantity), key))
 
     @router.delete("/profile/coins", responses=problem_responses(401, 404, 413, 422, 503))
     async def delete_coin(user: Caller, body: CoinName) -> Message:

@@ -12,9 +12,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http import problem
+from api.profile.auth_client import Visitor
 from api.profile.errors import NotAuthenticated
 from api.tokens import AccessTokens, Claims, InvalidToken
 
+REFRESH_COOKIE = "refreshToken"
+MAX_REFRESH_TOKEN = 512  # ours are shorter, and what is longer may not fit into a gRPC message
 _CAREFUL = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -36,24 +39,48 @@ class User:
     name: str
 
 
+@dataclass(frozen=True)
+class Owner:
+    """A user with the access token itself, for calls that the authorization service is to answer for them."""
+
+    user: User
+    token: str
+
+
 def user_of(claims: Claims) -> User:
     """The user of a token's claims."""
     return User(uuid.UUID(claims.sub), claims.name)
 
 
-def bearer(tokens: AccessTokens) -> Callable[..., User]:
-    """A dependency that gives the caller. Raises NotAuthenticated."""
+def owner(tokens: AccessTokens) -> Callable[..., Owner]:
+    """A dependency that gives the caller with the token. Raises NotAuthenticated."""
     scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="an access token from login or refresh")
 
-    def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> User:
+    def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> Owner:
         if credentials is None:
             raise NotAuthenticated("an access token is needed: Authorization: Bearer <accessToken>")
         try:
-            return user_of(tokens.verify(credentials.credentials))
+            return Owner(user_of(tokens.verify(credentials.credentials)), credentials.credentials)
         except InvalidToken as error:
             raise NotAuthenticated(str(error)) from error
 
     return caller
+
+
+def bearer(tokens: AccessTokens) -> Callable[..., User]:
+    """A dependency that gives the caller. Raises NotAuthenticated."""
+
+    def caller(found: Annotated[Owner, Depends(owner(tokens))]) -> User:
+        return found.user
+
+    return caller
+
+
+def visitor(request: Request) -> Visitor:
+    """Where a request comes from; a proxy's word counts only if it is among TRUSTED_PROXIES."""
+    address = request.client.host if request.client else ""
+    token = request.cookies.get(REFRESH_COOKIE, "")
+    return Visitor(address, request.headers.get("user-agent", "")[:200], token[:MAX_REFRESH_TOKEN])
 
 
 def unauthorized(detail: str) -> Response:

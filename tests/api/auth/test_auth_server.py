@@ -60,7 +60,7 @@ async def test_a_message_too_long_is_refused(auth: Auth) -> None:
 
 
 async def test_a_taken_port_is_an_error(auth: Auth) -> None:
-    second = AuthServer(auth.service, auth.database, "127.0.0.1", auth.server.port)
+    second = AuthServer(auth.service, auth.accounts, auth.database, "127.0.0.1", auth.server.port)
     with pytest.raises(RuntimeError):
         await second.start()
 
@@ -116,7 +116,7 @@ class Gate:
 
 @asynccontextmanager
 async def serving(auth: Auth, database: Database) -> AsyncIterator[grpc.aio.Channel]:
-    server = AuthServer(auth.service, database, "127.0.0.1", 0)
+    server = AuthServer(auth.service, auth.accounts, database, "127.0.0.1", 0)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
