@@ -85,7 +85,8 @@ def _places(settings: Settings, exchange: str | None) -> _Places:
 
 def _compare(places: _Places, start_ms: int, end_ms: int, symbols: tuple[str, ...]) -> Report:
     settings = places.settings
-    server = Server(*places.clickhouse, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
+    password = settings.clickhouse_password.get_secret_value()
+    server = Server(*places.clickhouse, settings.clickhouse_user, password, settings.tls("clickhouse"))
     try:
         with (
             closing(SecondStatsTable(server, settings.clickhouse_database)) as table,

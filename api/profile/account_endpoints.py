@@ -16,25 +16,25 @@ def account_router(service: ProfileService, caller: Callable[..., Owner], cookie
     router = APIRouter(prefix="/api/v1/auth", tags=["account"], route_class=StrictJsonRoute)
     Caller = Annotated[Owner, Depends(caller)]
 
-    @router.get("/sessions", responses=problem_responses(401, 413, 429, 503))
+    @router.get("/sessions", responses=problem_responses(401, 413, 429, 431, 503))
     async def sessions(owner: Caller) -> list[Session]:
         """The caller's logins that can still be refreshed, the newest first."""
         return [Session.model_validate(one) for one in await service.sessions(owner.token)]
 
-    @router.delete("/sessions", responses=problem_responses(401, 413, 429, 503))
+    @router.delete("/sessions", responses=problem_responses(401, 413, 429, 431, 503))
     async def revoke_all(owner: Caller, response: Response) -> Message:
         """End all of them, this one too; access tokens run out by themselves."""
         await service.revoke_sessions(owner.token)
         response.delete_cookie(**cookie)
         return Message(message="sessions revoked")
 
-    @router.delete("/sessions/{id}", responses=problem_responses(401, 404, 413, 422, 429, 503))
+    @router.delete("/sessions/{id}", responses=problem_responses(401, 404, 413, 422, 429, 431, 503))
     async def revoke_one(owner: Caller, id: Annotated[str, Path(min_length=1, max_length=64)]) -> Message:
         """End one of them."""
         await service.revoke_sessions(owner.token, id)
         return Message(message="session revoked")
 
-    @router.post("/password", responses=problem_responses(401, 403, 413, 422, 429, 503))
+    @router.post("/password", responses=problem_responses(401, 403, 413, 422, 429, 431, 503))
     async def change_password(owner: Caller, body: NewPassword) -> Message:
         """All other sessions end."""
         await service.change_password(owner.token, body.currentPassword, body.newPassword)
@@ -44,7 +44,7 @@ def account_router(service: ProfileService, caller: Callable[..., Owner], cookie
         "/account",
         responses={
             202: {"model": Message, "description": "The profile is deleted; the account will be, in a while"},
-            **problem_responses(401, 403, 413, 422, 429, 503),
+            **problem_responses(401, 403, 413, 422, 429, 431, 503),
         },
     )
     async def delete_account(

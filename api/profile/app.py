@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy import URL
 
 from api.database import Database, DatabaseAway
-from api.http import health_router, install_problems, serve
+from api.http import API_ONLY, SecurityHeaders, health_router, install_problems, serve
 from api.profile.account_client import AccountClient
 from api.profile.account_endpoints import account_router
 from api.profile.aggregator_client import AggregatorClient, Outbox
@@ -24,7 +24,7 @@ from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
-from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated, owner
+from api.profile.security import Origins, bearer, not_authenticated, owner
 from api.profile.service import ProfileService
 from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
 from api.symbols import SymbolDirectory, rest_url
@@ -54,7 +54,7 @@ class Bff:
         )
         self.database = Database(database_url(settings), "profile")
         repository = ProfileRepository(self.database)
-        self.auth = AuthClient(_address(settings.auth_service_addr, 50051))
+        self.auth = AuthClient(_address(settings.auth_service_addr, 50051), settings.tls("grpc"))
         accounts = AccountClient(self.auth)
         self.deletions = Deletions(self.database, accounts)
         self.aggregator = AggregatorClient(f"http://{_address(settings.aggregator_addr, 8088)}")
@@ -62,7 +62,9 @@ class Bff:
         self.outbox = Outbox(repository, self.aggregator)
         self.hub = Hub(repository.held, settings.push_window, settings.stale_after)
         redis = split_address(settings.redis_addr, 6379)
-        self.feed = self.hub.feed = RedisFeed(*redis, self.hub.price_changed, self.hub.portfolio_changed)
+        self.feed = self.hub.feed = RedisFeed(
+            *redis, self.hub.price_changed, self.hub.portfolio_changed, settings.tls("redis")
+        )
         self.service = ProfileService(repository, self.auth, accounts, self.deletions, self.symbols, self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: str | None = None
@@ -123,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Crypto Asset Tracker", lifespan=lifespan)
     install_problems(app, STATUSES)
     app.add_exception_handler(NotAuthenticated, not_authenticated)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, more={"/api/": API_ONLY}, https=settings.env != "local")
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -143,7 +145,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def database_url(settings: Settings) -> URL:
     """The profile database: PostgreSQL's port 5434 + PORT_OFFSET and the name profile_db unless set otherwise."""
-    return URL.create(
+    url = URL.create(
         "postgresql+psycopg",
         settings.postgres_user,
         settings.postgres_password.get_secret_value(),
@@ -151,6 +153,8 @@ def database_url(settings: Settings) -> URL:
         settings.postgres_port or 5434 + settings.port_offset,
         settings.postgres_db or "profile_db",
     )
+    tls = settings.tls("postgres")
+    return url.update_query_dict(tls.postgres_options()) if tls else url
 
 
 def main() -> None:

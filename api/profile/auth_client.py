@@ -19,6 +19,7 @@ from api.profile.errors import (
     ProfileError,
     TooManyRequests,
 )
+from infra.tls import Tls, grpc_channel_credentials
 from protos import auth_pb2, auth_pb2_grpc
 
 DEADLINE_S = 5.0
@@ -63,12 +64,15 @@ class Visitor:
 class AuthClient:
     """Raises the errors of `api.profile.errors`: the service's own answers, or NotAvailable when there is none."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # A channel belongs to the event loop that runs when it is made.
+        if self._tls and self._tls.ca:
+            return grpc.aio.secure_channel(self._address, grpc_channel_credentials(self._tls), options=_OPTIONS)
         return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
 
     @cached_property

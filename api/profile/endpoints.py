@@ -51,18 +51,18 @@ def auth_router(service: ProfileService, cookie: dict[str, Any]) -> APIRouter:
         response.set_cookie(**cookie, value=pair.refresh_token, max_age=life_s)
         return AccessToken(accessToken=pair.access_token)
 
-    @router.post("/register", status_code=201, responses=problem_responses(409, 413, 422, 429, 503))
+    @router.post("/register", status_code=201, responses=problem_responses(409, 413, 422, 429, 431, 503))
     async def register(body: Credentials, origin: From) -> Message:
         """A new user, with an empty profile."""
         await service.register(body.name, body.password, origin)
         return Message(message="user created successfully")
 
-    @router.post("/login", responses=problem_responses(401, 413, 422, 429, 503))
+    @router.post("/login", responses=problem_responses(401, 413, 422, 429, 431, 503))
     async def login(body: Credentials, response: Response, origin: From) -> AccessToken:
         """An access token, and a refresh token as a cookie."""
         return answer(response, await service.login(body.name, body.password, origin))
 
-    @router.post("/refresh", responses=problem_responses(401, 413, 422, 429, 503))
+    @router.post("/refresh", responses=problem_responses(401, 413, 422, 429, 431, 503))
     async def refresh(response: Response, token: RefreshCookie = None) -> AccessToken:
         """New tokens for the cookie's, which is used up by this."""
         if not token:
@@ -71,7 +71,7 @@ def auth_router(service: ProfileService, cookie: dict[str, Any]) -> APIRouter:
             raise NotAuthenticated("the refresh token is not valid")
         return answer(response, await service.refresh(token))
 
-    @router.post("/logout", responses=problem_responses(413, 422, 429, 503))
+    @router.post("/logout", responses=problem_responses(413, 422, 429, 431, 503))
     async def logout(response: Response, token: RefreshCookie = None) -> Message:
         """Ends what the cookie's token could be exchanged for; access tokens run out by themselves."""
         if token and len(token) <= MAX_REFRESH_TOKEN:
@@ -87,18 +87,18 @@ def profile_router(service: ProfileService, caller: Callable[..., User]) -> APIR
     router = APIRouter(prefix="/api/v1", tags=["profile"], route_class=StrictJsonRoute)
     Caller = Annotated[User, Depends(caller)]
 
-    @router.get("/profile", responses=problem_responses(401, 404, 413, 503))
+    @router.get("/profile", responses=problem_responses(401, 404, 413, 431, 503))
     async def profile(user: Caller) -> Profile:
         """The caller's coins."""
         return Profile.model_validate(await service.profile(user.id))
 
-    @router.post("/profile", status_code=201, responses=problem_responses(401, 409, 413, 503))
+    @router.post("/profile", status_code=201, responses=problem_responses(401, 409, 413, 431, 503))
     async def create_profile(user: Caller) -> Message:
         """A profile for the token's user, where registration could not make it."""
         await service.create_profile(user.id, user.name)
         return Message(message="profile created successfully")
 
-    @router.post("/profile/coins", responses=problem_responses(401, 404, 413, 422, 503))
+    @router.post("/profile/coins", responses=problem_responses(401, 404, 413, 422, 431, 503))
     async def change_coin(user: Caller, body: CoinChange, key: OnceKey = None) -> Coin:
         """Add to a coin, or take from it. To exactly zero: it stays, with quantity "0".
 
@@ -106,13 +106,13 @@ def profile_router(service: ProfileService, caller: Callable[..., User]) -> APIR
         """
         return Coin.model_validate(await service.change_coin(user.id, body.symbol, Decimal(body.quantity), key))
 
-    @router.delete("/profile/coins", responses=problem_responses(401, 404, 413, 422, 503))
+    @router.delete("/profile/coins", responses=problem_responses(401, 404, 413, 422, 431, 503))
     async def delete_coin(user: Caller, body: CoinName) -> Message:
         """Hold a coin no more; added again, it starts afresh."""
         await service.delete_coin(user.id, body.symbol)
         return Message(message="coin successfully deleted")
 
-    @router.get("/symbols", responses=problem_responses(413, 422, 503))
+    @router.get("/symbols", responses=problem_responses(413, 422, 431, 503))
     async def symbols(
         q: Annotated[str, Query(max_length=32, description="part of the name, in any case")] = "",
     ) -> list[TradedSymbol]:

@@ -1,4 +1,4 @@
-"""Who is calling, and from where: Bearer tokens, origins, and the headers that keep browsers careful."""
+"""Who is calling, and from where: Bearer tokens, addresses and origins."""
 
 import uuid
 from collections.abc import Callable, Iterable
@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
 
 from api.http import problem
 from api.profile.auth_client import Visitor
@@ -18,15 +17,6 @@ from api.tokens import AccessTokens, Claims, InvalidToken
 
 REFRESH_COOKIE = "refreshToken"
 MAX_REFRESH_TOKEN = 512  # ours are shorter, and what is longer may not fit into a gRPC message
-_CAREFUL = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
-_API_ONLY = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
 _OURSELVES = ("127.0.0.1", "[::1]")
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
@@ -126,23 +116,3 @@ def _authority(text: str, usual_port: str) -> str:
         if text == name or text.startswith(f"{name}:"):
             return "localhost" + text.removeprefix(name)
     return text
-
-
-class SecurityHeaders:
-    """ASGI middleware that adds them to every HTTP answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        added = _CAREFUL | (_API_ONLY if scope["path"].startswith("/api/") else {})
-
-        async def careful(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(added)
-            await send(message)
-
-        await self._app(scope, receive, careful)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from infra.tls import kafka_security
+
 TIMEOUT_S = 30.0  # without an answer, or a record
 CHUNK = 5000
 
@@ -13,6 +15,7 @@ def range_consumer(bootstrap_servers: str) -> Consumer:
     """A consumer of no group, for partitions assigned by hand."""
     return Consumer(
         {
+            **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
             "group.id": "tracker-reader",  # never joined
             "enable.auto.commit": False,

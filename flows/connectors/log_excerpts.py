@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from flows.channels import GAPS, RAW_AGGTRADE
 from flows.partitioning import partition_of
+from infra.tls import kafka_security
 
 ANSWER_S = 15.0
 POLL_S = 0.1  # a call waits for all that it may take
@@ -30,6 +31,7 @@ class LogExcerpts:
     def __init__(self, bootstrap_servers: str) -> None:
         self._consumer = Consumer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "verify",  # never joined: partitions are assigned by hand
                 "enable.auto.commit": False,

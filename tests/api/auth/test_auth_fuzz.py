@@ -1,0 +1,81 @@
+"""Made-up messages to the authorization service: an answer of the documented ones, and it goes on."""
+
+import os
+from typing import Any
+
+import grpc
+from auth_parts import PASSWORD, Auth
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protos import auth_pb2
+
+LONG = os.environ.get("API_TESTS") == "long"
+DOCUMENTED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+SERVICE = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
+METHODS = {method.name: method.input_type for method in SERVICE.methods}
+# What protobuf takes as a string: any text without half characters.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+FUZZ = settings(
+    max_examples=2000 if LONG else 60,
+    deadline=None,
+    derandomize=not LONG,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A method, and a message of its type with any texts; those of an account that exists among them."""
+    name = draw(st.sampled_from(sorted(METHODS)))
+    message = _message(draw, METHODS[name])
+    return name, message.SerializeToString()
+
+
+def _message(draw: st.DrawFn, descriptor: Any) -> Any:
+    made = getattr(auth_pb2, descriptor.name)()
+    for field in descriptor.fields:
+        if field.message_type is not None:
+            if draw(st.booleans()):
+                getattr(made, field.name).CopyFrom(_message(draw, field.message_type))
+        else:
+            setattr(made, field.name, draw(TEXT | st.sampled_from(["fuzzed", PASSWORD, "127.0.0.1", "::1"])))
+    return made
+
+
+async def status(auth: Auth, method: str, message: bytes) -> grpc.StatusCode:
+    call = auth.channel.unary_unary(f"/{SERVICE.full_name}/{method}")
+    try:
+        await call(message, timeout=30)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_fuzzed_messages(auth: Auth) -> None:
+    await auth.stub.Register(auth_pb2.RegisterRequest(name="fuzzed", password=PASSWORD))
+    made: list[tuple[str, bytes]] = []
+    FUZZ(given(messages())(made.append))()  # they are made outside of the event loop that asks
+    for method, message in made:
+        assert await status(auth, method, message) in DOCUMENTED, (method, message)
+    assert {method for method, _ in made} == set(METHODS)
+    await auth.stub.Login(auth_pb2.LoginRequest(name="fuzzed", password=PASSWORD))
+
+
+async def test_fuzzed_bytes(auth: Auth) -> None:
+    """What is no message ends its own call; gRPC itself says INTERNAL then."""
+    made: list[bytes] = []
+    FUZZ(given(st.binary(max_size=300))(made.append))()
+    for number, message in enumerate(made):
+        method = sorted(METHODS)[number % len(METHODS)]
+        assert await status(auth, method, message) in DOCUMENTED | {grpc.StatusCode.INTERNAL}
+    assert await status(auth, "Nothing", b"") == grpc.StatusCode.UNIMPLEMENTED
+    assert await status(auth, "Logout", b"") == grpc.StatusCode.OK
