@@ -147,7 +147,9 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp, more: Mapping[str, Mapping[str, str]] | None = None, https: bool = False) -> None:
         self._app = app
         self._more = dict(more or {})
-        self._always = dict(CAREFUL) | ({"Strict-Transport-Security": "max-age=31536000"} if https else {})
+        self._always = dict(CAREFUL) | (
+            {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"} if https else {}
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

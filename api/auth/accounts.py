@@ -67,7 +67,7 @@ class AccountService:
     async def change_password(self, access_token: str, current: str, new: str) -> None:
         """End all sessions but the token's. Raises InvalidInput, NotAllowed, TooManyTries, Overloaded."""
         owner = await self._owner(access_token)
-        new = checked_password(new)
+        new = checked_password(new, owner.user.name)
         await self._check_password(owner.user, current)
         kept = owner.session.id if owner.session else None
         hashed = await self._hasher.hash(new)

@@ -15,6 +15,20 @@ FEW_GUESSES = 10_000
 _MAX_ESTIMATED = 20
 
 
+# Words of what this is about, which are tried here before others.
+CONTEXT = frozenset(
+    ["crypto", "asset", "tracker", "cryptoassettracker", "cryptotracker", "portfolio", "binance", "bitcoin", "ethereum",
+     "btcusdt", "ethusdt"]
+)  # fmt: skip
+
+
+def is_of_context(password: str, name: str) -> bool:
+    """Is it the account's own name, or a word of CONTEXT, with digits and signs at the end?"""
+    folded = password.casefold()
+    word = folded.rstrip("0123456789!?.#*_-@$ ").replace(" ", "").replace("-", "")
+    return folded == name.casefold() or word in CONTEXT
+
+
 def is_common(password: str) -> bool:
     """Would it be among the first thousands of guesses?"""
     if password.casefold() in _listed():

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import bcrypt
 
-from api.auth.common_passwords import is_common
+from api.auth.common_passwords import is_common, is_of_context
 from api.auth.errors import InvalidInput, Overloaded
 
 MAX_NAME = 64
@@ -45,12 +45,12 @@ def checked_name(name: str) -> str:
     return normal
 
 
-def checked_password(password: str) -> str:
-    """The password in NFC: 8 to 128 characters, any at all, but not a common password. Raises InvalidInput."""
+def checked_password(password: str, name: str = "") -> str:
+    """The password in NFC: 8 to 128 characters, any at all, but not one that is easily guessed. Raises InvalidInput."""
     normal = unicodedata.normalize("NFC", password)
     if not MIN_PASSWORD <= len(normal) <= MAX_PASSWORD:
         raise InvalidInput(f"password: must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-    if is_common(normal):
+    if is_common(normal) or is_of_context(normal, name):
         raise InvalidInput("password: is one of those that are tried first; take a less common one")
     return normal
 

@@ -74,7 +74,8 @@ class AuthService:
 
     async def register(self, name: str, password: str, caller: Caller = NOBODY) -> uuid.UUID:
         """The new user's id. Raises InvalidInput, NameTaken."""
-        name, password = checked_name(name), checked_password(password)
+        name = checked_name(name)
+        password = checked_password(password, name)
         # One password is hashed for a name that many want at once; the others then find it taken.
         one_at_a_time = self._registering.setdefault(name, asyncio.Lock())
         async with one_at_a_time:

@@ -1,15 +1,16 @@
 """Made-up messages to the authorization service: an answer of the documented ones, and it goes on."""
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from auth_parts import PASSWORD, Auth
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import auth_pb2
 
+T = TypeVar("T")
 LONG = os.environ.get("API_TESTS") == "long"
 DOCUMENTED = {
     grpc.StatusCode.OK,
@@ -28,7 +29,6 @@ FUZZ = settings(
     max_examples=2000 if LONG else 60,
     deadline=None,
     derandomize=not LONG,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -51,6 +51,19 @@ def _message(draw: st.DrawFn, descriptor: Any) -> Any:
     return made
 
 
+def made_up(strategy: st.SearchStrategy[T]) -> list[T]:
+    """They are made before they are sent: Hypothesis runs outside of the event loop."""
+    found: list[T] = []
+
+    @FUZZ
+    @given(strategy)
+    def make(one: T) -> None:
+        found.append(one)
+
+    make()
+    return found
+
+
 async def status(auth: Auth, method: str, message: bytes) -> grpc.StatusCode:
     call = auth.channel.unary_unary(f"/{SERVICE.full_name}/{method}")
     try:
@@ -62,8 +75,7 @@ async def status(auth: Auth, method: str, message: bytes) -> grpc.StatusCode:
 
 async def test_fuzzed_messages(auth: Auth) -> None:
     await auth.stub.Register(auth_pb2.RegisterRequest(name="fuzzed", password=PASSWORD))
-    made: list[tuple[str, bytes]] = []
-    FUZZ(given(messages())(made.append))()  # they are made outside of the event loop that asks
+    made = made_up(messages())
     for method, message in made:
         assert await status(auth, method, message) in DOCUMENTED, (method, message)
     assert {method for method, _ in made} == set(METHODS)
@@ -72,9 +84,7 @@ async def test_fuzzed_messages(auth: Auth) -> None:
 
 async def test_fuzzed_bytes(auth: Auth) -> None:
     """What is no message ends its own call; gRPC itself says INTERNAL then."""
-    made: list[bytes] = []
-    FUZZ(given(st.binary(max_size=300))(made.append))()
-    for number, message in enumerate(made):
+    for number, message in enumerate(made_up(st.binary(max_size=300))):
         method = sorted(METHODS)[number % len(METHODS)]
         assert await status(auth, method, message) in DOCUMENTED | {grpc.StatusCode.INTERNAL}
     assert await status(auth, "Nothing", b"") == grpc.StatusCode.UNIMPLEMENTED

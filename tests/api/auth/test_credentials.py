@@ -105,3 +105,11 @@ def test_the_three_thousand_most_common_are_refused() -> None:
     listed = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= 8][:3000]
     assert len(listed) == 3000
     assert [word for word in listed if not is_common(word)] == []
+
+
+@pytest.mark.parametrize(
+    "password", ["the name of ada", "The Name Of Ada", "bitcoin2026!", "crypto tracker 1", "btcusdt123"]
+)
+def test_words_of_the_context_are_refused(password: str) -> None:
+    with pytest.raises(InvalidInput, match="password: "):
+        checked_password(password, "the name of ada")
