@@ -38,7 +38,8 @@ class Tls:
 
     def clickhouse_options(self) -> dict[str, Any]:
         """Arguments of clickhouse-connect's clients."""
-        options = {"interface": "https", "ca_cert": str(self.ca)}
+        # strict: the certificate opens the connection, and who we are is still said by name and password.
+        options = {"interface": "https", "ca_cert": str(self.ca), "tls_mode": "strict"}
         return options | ({"client_cert": str(self.cert), "client_cert_key": str(self.key)} if self.cert else {})
 
     def postgres_options(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from api.auth.errors import AuthError, DatabaseAway
 from api.auth.repository import AuthRepository
 from api.auth.rotation import RefreshTokens
 from api.auth.service import AuthService, utc_now
-from api.auth.servicer import AuthServicer
+from api.auth.servicer import AuthServicer, MalformedMessages
 from api.tokens import AccessTokens
 from infra.health import serve_health
 from infra.logs import setup_logging
@@ -63,7 +63,7 @@ class AuthServer:
         self._tls = tls
         self.unavailable: str | None = "starting"
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack it
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[MalformedMessages()], options=_OPTIONS)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

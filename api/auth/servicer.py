@@ -1,12 +1,13 @@
 """`auth.v1.AuthService` over gRPC: converts, calls the service, converts."""
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
 from api.auth.account_repository import SessionRow
@@ -40,6 +41,32 @@ CALLS = Counter("auth_calls", "Calls answered, by method and gRPC status", ["met
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+_MALFORMED = object()
+
+
+class MalformedMessages(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Bytes that are no message of the method are the caller's error: INVALID_ARGUMENT, and no trace in the log."""
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Called by grpcio for each call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def decoded(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError:
+                return _MALFORMED
+
+        async def answer(request: Any, context: Context) -> Any:
+            if request is _MALFORMED:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a message of this method")
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answer, decoded, handler.response_serializer)
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):

@@ -187,10 +187,14 @@ async def test_postgresql(service: Any, postgres: Any, ours: Certificates, stran
 
 async def test_redis(valkey: str, ours: Certificates, strangers: Certificates) -> None:
     with tls_before(valkey, ours) as port:
-        RedisSinkPart("127.0.0.1", port, ("n",), ours.tls).write_batch([LastValue("tls-test", None, b'{"n":1}')])
+        sink = RedisSinkPart("127.0.0.1", port, ("n",), ours.tls)
+        sink.write_batch([LastValue("tls-test", None, b'{"n":1}')])
+        sink.close()
         feed = RedisFeed("127.0.0.1", port, lambda _: None, lambda _: None, ours.tls)
         assert await feed._redis.get("tls-test") == b'{"n":1}'
-        assert await feed._connection_class(**feed._server).connect() is None
+        listening = feed._connection_class(**feed._server)
+        await listening.connect()
+        await listening.disconnect()
         await feed.close()
         for bad in wrong(ours, strangers):
             feed = RedisFeed("127.0.0.1", port, lambda _: None, lambda _: None, bad)
@@ -224,12 +228,12 @@ def test_kafka(kafka: str, ours: Certificates, strangers: Certificates) -> None:
     """The broker's answer over TLS. It then names its own address, which is a plain one here."""
     with tls_before(kafka, ours) as port:
 
-        def ask(tls: Tls | None) -> int:
+        def ask(tls: Tls | None, wait_s: float) -> int:
             use_kafka_tls(tls)
             admin = AdminClient({**kafka_security(), "bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
-            return len(admin.list_topics(timeout=5).brokers)
+            return len(admin.list_topics(timeout=wait_s).brokers)
 
-        assert ask(ours.tls) == 1
+        assert ask(ours.tls, 20) == 1
         for bad in (None, *wrong(ours, strangers)):
             with pytest.raises(KafkaException):
-                ask(bad)
+                ask(bad, 1)
