@@ -44,7 +44,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _MALFORMED = object()
 
 
-class MalformedMessages(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+class MalformedMessages(grpc.aio.ServerInterceptor):  # type: ignore[misc,type-arg,unused-ignore]
     """Bytes that are no message of the method are the caller's error: INVALID_ARGUMENT, and no trace in the log."""
 
     async def intercept_service(
