@@ -49,6 +49,7 @@ class Deletions:
     def __init__(self, database: Database, accounts: AccountClient) -> None:
         self._database = database
         self._accounts = accounts
+        self._refused: set[uuid.UUID] = set()
 
     async def begin(self, user_id: uuid.UUID, ticket: str) -> None:
         """Delete what we hold of the user, and keep the ticket. Raises DatabaseAway, and then nothing has changed."""
@@ -69,7 +70,11 @@ class Deletions:
         try:
             await self._accounts.delete(ticket)
         except NotAuthenticated as error:
-            log.error("the account %s can't be deleted: %s", user_id, error)
+            # Too old, or its key is gone: somebody has to delete the account by hand, and is told so once.
+            if user_id not in self._refused:
+                self._refused.add(user_id)
+                log.error("the account of %s can't be deleted: %s", user_id, error)
+            return False
         except ProfileError as error:
             log.warning("the account %s will be deleted later: %s", user_id, error)
             return False
