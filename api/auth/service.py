@@ -74,6 +74,7 @@ class AuthService:
 
     async def register(self, name: str, password: str, caller: Caller = NOBODY) -> uuid.UUID:
         """The new user's id. Raises InvalidInput, NameTaken."""
+        self._hasher.ensure_room()
         name = checked_name(name)
         password = checked_password(password, name)
         # One password is hashed for a name that many want at once; the others then find it taken.
@@ -91,6 +92,7 @@ class AuthService:
 
         Raises TooManyTries, see `throttle`; Overloaded.
         """
+        self._hasher.ensure_room()
         user = await self._find(name)
         device = self._refresh.hash(caller.refresh_token) if caller.refresh_token else None
         keys = keys_of(user.name if user else name, caller.address)

@@ -18,7 +18,7 @@ import pytest
 from auth_parts import PASSWORD, SECRET, Auth
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from api.auth.database import Database
 from api.auth.server import AuthServer
@@ -166,6 +166,9 @@ async def test_too_many_hashes_at_once_are_turned_away_and_refreshes_are_not(aut
         await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await auth.stub.Login(login)
+        # Whoever is turned away has cost no query, and is not counted as a failure.
+        async with auth.database.transaction() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM login_failures"))).scalar_one() == 0
         await auth.stub.RefreshToken(auth_pb2.RefreshTokenRequest(refresh_token=session.refresh_token))
     finally:
         release.set()

@@ -61,8 +61,8 @@ async def ended(socket: ClientConnection) -> int | None:
 async def test_fuzzed_first_messages_do_not_get_in(bff: Bff) -> None:
     for message in made_up():
         async with connect(bff.ws_url) as socket:
-            code = await answers(socket, message)
-            assert (await ended(socket) if code is None else code) in CODES, message
+            await socket.send(message)
+            assert await ended(socket) in CODES, repr(message)[:200]
 
 
 async def test_fuzzed_messages_of_a_user_harm_nobody(bff: Bff, new_user: NewUser) -> None:
@@ -72,6 +72,7 @@ async def test_fuzzed_messages_of_a_user_harm_nobody(bff: Bff, new_user: NewUser
         for message in made_up():
             async with watching(bff, user) as socket:
                 await push(socket)
-                assert await answers(socket, message) in CODES | {None}, message
+                # Whoever goes on sending after a message that is too long may miss the close frame.
+                assert await answers(socket, message) in CODES | {None, 1006}, repr(message)[:200]
         assert (await user.add("btcusdt", "1")).status_code == 200
         await push(bystander, until=lambda one: one["Coins"][0]["Quantity"] == "2")
