@@ -237,3 +237,22 @@ def test_kafka(kafka: str, ours: Certificates, strangers: Certificates) -> None:
         for bad in (None, *wrong(ours, strangers)):
             with pytest.raises(KafkaException):
                 ask(bad, 1)
+
+
+async def test_a_store_with_a_certificate_of_another_host(
+    postgres: Any, valkey: str, clickhouse: str, tmp_path: Path
+) -> None:
+    elsewhere = make_certificates(tmp_path / "elsewhere", "elsewhere.example")
+    with tls_before(f"{postgres.host}:{postgres.port}", elsewhere, postgres=True) as port:
+        files = {f"postgres_tls_{name}": getattr(elsewhere, name) for name in ("ca", "cert", "key")}
+        database = Database(profile_url(Settings(postgres_host="127.0.0.1", postgres_port=port, **files)), "profile")
+        with pytest.raises(DatabaseAway, match="certificate"):
+            await database.check()
+        await database.close()
+    with tls_before(valkey, elsewhere) as port:
+        feed = RedisFeed("127.0.0.1", port, lambda _: None, lambda _: None, elsewhere.tls)
+        with pytest.raises(RedisAway, match="certificate"):
+            await feed._redis.get("tls-test")
+        await feed.close()
+    with tls_before(clickhouse, elsewhere) as port, pytest.raises(ClickHouseError, match="certificate"):
+        Server("127.0.0.1", port, "default", "postgres", elsewhere.tls).connect()

@@ -168,7 +168,9 @@ async def test_too_many_hashes_at_once_are_turned_away_and_refreshes_are_not(aut
             await auth.stub.Login(login)
         # Whoever is turned away has cost no query, and is not counted as a failure.
         async with auth.database.transaction() as connection:
-            assert (await connection.execute(text("SELECT coalesce(sum(failures), 0) FROM login_failures"))).scalar_one() == 0
+            assert (
+                await connection.execute(text("SELECT coalesce(sum(failures), 0) FROM login_failures"))
+            ).scalar_one() == 0
         await auth.stub.RefreshToken(auth_pb2.RefreshTokenRequest(refresh_token=session.refresh_token))
     finally:
         release.set()
