@@ -38,7 +38,7 @@ def served(module: str, environment: dict[str, str]) -> Iterator[str]:
         child.wait(20)
 
 
-def run(location: str, *options: str, url: str = "", examples: int = 8, seconds: int = 60) -> None:
+def run(location: str, *options: str, url: str = "", examples: int = 8, seconds: int = 100) -> None:
     """Fails with what Schemathesis says; `location` is the document's URL or file."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", location]
     command += ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--no-color", "--workers", "2"]

@@ -266,7 +266,7 @@ def test_a_head_without_an_end_ends_the_connection() -> None:
                 answer = long.recv(100)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # what it had not read may take the answer along
-            assert answer.startswith((b"HTTP/1.1 431", b""))
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 431")
         with httpx.Client() as client:
             assert client.get(f"http://127.0.0.1:{port}/openapi.json").status_code == 200
     finally:
