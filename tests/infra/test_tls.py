@@ -228,15 +228,19 @@ def test_kafka(kafka: str, ours: Certificates, strangers: Certificates) -> None:
     """The broker's answer over TLS. It then names its own address, which is a plain one here."""
     with tls_before(kafka, ours) as port:
 
-        def ask(tls: Tls | None, wait_s: float) -> int:
+        def answers(tls: Tls | None, tries: int) -> bool:
             use_kafka_tls(tls)
-            admin = AdminClient({**kafka_security(), "bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
-            return len(admin.list_topics(timeout=wait_s).brokers)
+            for _ in range(tries):
+                admin = AdminClient({**kafka_security(), "bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+                try:
+                    return len(admin.list_topics(timeout=1).brokers) == 1
+                except KafkaException:
+                    continue  # it may have gone over to the address that the broker names, before it answered
+            return False
 
-        assert ask(ours.tls, 20) == 1
+        assert answers(ours.tls, 20)
         for bad in (None, *wrong(ours, strangers)):
-            with pytest.raises(KafkaException):
-                ask(bad, 1)
+            assert not answers(bad, 2)
 
 
 async def test_a_store_with_a_certificate_of_another_host(
