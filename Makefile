@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run live setup setup-dev test test-determinism test-faults check bench lock protos clean
+.PHONY: help run live setup setup-dev test test-determinism test-faults test-api check bench lock protos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,6 +27,9 @@ test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes howe
 
 test-faults: $(VENV)/.dev  ## the long tests of kills, stores away and draining (FAULTS_SEED=1)
 	FAULTS=long $(BIN)/python -m pytest -s -q tests/faults $(PYTEST_ARGS)
+
+test-api: $(VENV)/.dev  ## the long form of the tests that make up requests: schemathesis, fuzzed messages
+	API_TESTS=long $(BIN)/python -m pytest -s -q -k "schema or fuzz" --timeout 3000 tests/api $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## linter, formatter check, import directions, types
 	$(BIN)/ruff check .

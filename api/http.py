@@ -1,11 +1,13 @@
-"""What every HTTP service of ours shares: problem details, the body limit, health endpoints, a graceful server."""
+"""What every HTTP service of ours shares: problem details, limits, careful headers, health, a graceful server."""
 
+import asyncio
 import json
 import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import uvicorn
@@ -14,13 +16,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.listening import listen
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 16 * 1024
+HEAD_WITHIN_S = 10.0
+CAREFUL: Mapping[str, str] = MappingProxyType(
+    {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+)
+API_ONLY: Mapping[str, str] = MappingProxyType(
+    {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+)
 PROBLEM_JSON = "application/problem+json"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -76,6 +89,7 @@ def install_problems(app: FastAPI, statuses: Mapping[type[Exception], int] | Non
         app.add_exception_handler(error_type, _domain_error(status))
     app.router.route_class = StrictJsonRoute
     app.add_middleware(BodyLimit)
+    app.add_middleware(HeadLimit)
 
 
 def health_router(ready: Callable[[], Awaitable[str | None]]) -> APIRouter:
@@ -122,6 +136,98 @@ class _StrictJsonRequest(Request):
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+class SecurityHeaders:
+    """ASGI middleware: headers that keep browsers careful, on every HTTP answer; `more` for paths that begin with it.
+
+    `https` adds that browsers are to come back over TLS only.
+    """
+
+    def __init__(self, app: ASGIApp, more: Mapping[str, Mapping[str, str]] | None = None, https: bool = False) -> None:
+        self._app = app
+        self._more = dict(more or {})
+        self._always = dict(CAREFUL) | (
+            {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"} if https else {}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        added = dict(self._always)
+        for start, headers in self._more.items():
+            added |= headers if scope["path"].startswith(start) else {}
+
+        async def careful(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(added)
+            await send(message)
+
+        await self._app(scope, receive, careful)
+
+
+class HeadLimit:
+    """ASGI middleware: 431 where a request's path and headers are too long together, for HTTP and WebSockets."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and _head_bytes(scope) > self._max_bytes:
+            answer = problem(431, f"the request's head may have at most {self._max_bytes} bytes")
+            if scope["type"] == "websocket":
+                await WebSocket(scope, receive, send).send_denial_response(answer)
+            else:
+                await answer(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _head_bytes(scope: Scope) -> int:
+    headers = sum(len(name) + len(value) for name, value in scope["headers"])
+    return headers + len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+
+
+class LimitedHttp(HttpToolsProtocol):
+    """uvicorn's, but a head that does not end, in length or in time, ends the connection instead."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self._head_begins()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        if self._in_head:
+            self._head_read += len(data)
+        super().data_received(data)
+        # One chunk may hold the end of the head and much of the body: then it is HeadLimit's.
+        if self._in_head and self._head_read > 2 * MAX_HEAD_BYTES:
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._head_timer.cancel()
+        self._head_begins()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._in_head = False
+        self._head_timer.cancel()
+        super().on_headers_complete()
+
+    def _head_begins(self) -> None:
+        self._in_head, self._head_read = True, 0
+        self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
 
 
 class BodyLimit:
@@ -180,7 +286,13 @@ def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
         sockets = listen(host, port)
     except OSError as error:
         sys.exit(f"cannot listen on {host}:{port}: {error.strerror or error}")
-    usual = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 5}
+    usual = {
+        "http": LimitedHttp,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": 5,
+    }
     log.info("listening on http://%s:%d", host, sockets[0].getsockname()[1])
     server = uvicorn.Server(uvicorn.Config(app, **(usual | options)))
     server.run(sockets)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from infra.tls import kafka_security
+
 WEEK_MS = 7 * 24 * 3600 * 1000
 ANY_TIME_MS = str(2**63 - 1)
 # A broker refuses records more than an hour ahead by default; recordings and skewed clocks may be.
@@ -101,7 +103,7 @@ def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
     Raises KafkaException when the broker refuses or does not answer.
     """
     wanted = list(topics)
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = AdminClient({**kafka_security(), "bootstrap.servers": bootstrap_servers})
     created = admin.create_topics(
         [NewTopic(t.name, t.partitions, 1, config=t.config) for t in wanted], request_timeout=_ANSWER_S
     )

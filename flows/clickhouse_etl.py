@@ -32,6 +32,7 @@ from infra.clickhouse.migrate import migrate
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
+from infra.tls import use_kafka_tls
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ def _clickhouse(settings: Settings) -> Server:
     host, port = settings.clickhouse_http
     if split_address(settings.clickhouse_addr, port)[1] != port:
         log.warning("CLICKHOUSE_ADDR=%s is the native port: using HTTP at port %d", settings.clickhouse_addr, port)
-    return Server(host, port, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
+    password = settings.clickhouse_password.get_secret_value()
+    return Server(host, port, settings.clickhouse_user, password, settings.tls("clickhouse"))
 
 
 def _end_in_time() -> None:
@@ -178,6 +180,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; the last batch is stored and committed first."""
     settings = Settings()
     setup_logging(settings.log_level)
+    use_kafka_tls(settings.tls("kafka"))
     for repeated in ("urllib3.connectionpool", "clickhouse_connect"):  # the sink says it once
         logging.getLogger(repeated).setLevel(logging.ERROR)
     drain.install()

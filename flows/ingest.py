@@ -27,6 +27,7 @@ from flows.venues.binance.rest import RestClient
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings
+from infra.tls import use_kafka_tls
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = Settings()
     setup_logging(settings.log_level)
+    use_kafka_tls(settings.tls("kafka"))
     channels.create_topics(settings.bootstrap_servers, channels.all_topics(settings.raw_retention_bytes))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))

@@ -13,6 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 
 from flows import channels
+from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Lease:
         self._closing = threading.Event()
         self._consumer = Consumer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": GROUP,
                 "session.timeout.ms": SESSION_MS,

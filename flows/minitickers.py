@@ -26,6 +26,7 @@ from flows.records import KafkaMsg, decode_miniticker
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
+from infra.tls import use_kafka_tls
 
 EVENT_TYPE = "24hrMiniTicker"
 RECORDS = Counter("minitickers_records", "Records of the raw miniticker log, by what became of them", ["outcome"])
@@ -91,6 +92,7 @@ def flow() -> Dataflow:
     """The flow on its real ends; what `bytewax.run` looks for."""
     settings = Settings()
     setup_logging(settings.log_level)
+    use_kafka_tls(settings.tls("kafka"))
     drain.install()
     brokers = settings.bootstrap_servers
     topic = replace(RAW_MINITICKER, name=settings.kafka_topic or RAW_MINITICKER.name)
@@ -101,5 +103,5 @@ def flow() -> Dataflow:
     return build_flow(
         source,
         KafkaSink(brokers, parts),
-        RedisSink(*split_address(settings.redis_addr, 6379), parts, order_by=("event_time",)),
+        RedisSink(*split_address(settings.redis_addr, 6379), parts, ("event_time",), settings.tls("redis")),
     )

@@ -34,6 +34,7 @@ from flows.runs import TradeRuns
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
+from infra.tls import use_kafka_tls
 
 RECORDS = Counter("second_stats_records", "Records of the raw log, by what became of them", ["outcome"])
 PUBLISHED = Counter("second_stats_published", "SecondStats published, revisions included")
@@ -141,6 +142,7 @@ def flow() -> Dataflow:
     """The flow on its real ends; what `bytewax.run` looks for."""
     settings = Settings()
     setup_logging(settings.log_level)
+    use_kafka_tls(settings.tls("kafka"))
     drain.install()
     brokers = settings.bootstrap_servers
     raw = raw_aggtrade(settings.raw_retention_bytes)
@@ -152,7 +154,9 @@ def flow() -> Dataflow:
     return build_flow(
         source,
         KafkaSink(brokers, raw.partitions),
-        RedisSink(*split_address(settings.redis_addr, 6379), raw.partitions, order_by=("timestamp", "revision")),
+        RedisSink(
+            *split_address(settings.redis_addr, 6379), raw.partitions, ("timestamp", "revision"), settings.tls("redis")
+        ),
         KafkaSink(brokers, raw.partitions),
         allowed_lateness_ms=settings.allowed_lateness_ms,
         revision_horizon_ms=round(settings.revision_horizon * 1000),

@@ -8,6 +8,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from flows.channels import SUBSCRIPTIONS
+from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class SubscriptionFollower:
     def __init__(self, bootstrap_servers: str, changed: Callable[[frozenset[str]], object]) -> None:
         self._consumer = Consumer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "subscription-follower",  # never joined: partitions are assigned by hand
                 "enable.auto.commit": False,

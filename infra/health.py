@@ -33,6 +33,7 @@ class HealthServer:
             def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
+                self.send_header("X-Content-Type-Options", "nosniff")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

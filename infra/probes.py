@@ -13,10 +13,14 @@ tcp://h:p            a connection
 
 import http.client
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+from infra.tls import Tls, grpc_channel_credentials, kafka_security
 
 TIMEOUT_S = 2.0
 
@@ -51,7 +55,7 @@ def _kafka(url: SplitResult) -> str | None:
     from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
     try:
-        admin = AdminClient({"bootstrap.servers": url.netloc, "log_level": 0})
+        admin = AdminClient({**kafka_security(), "bootstrap.servers": url.netloc, "log_level": 0})
         metadata = admin.list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:
         return str(error.args[0].str())
@@ -82,7 +86,12 @@ def _grpc(url: SplitResult) -> str | None:
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
-    with grpc.insecure_channel(url.netloc) as channel:
+    # The services' own variables: a health check has the environment of what it checks.
+    tls = Tls(*(Path(file) if (file := os.environ.get(f"GRPC_TLS_{what}")) else None for what in ("CA", "CERT", "KEY")))
+    channel = (
+        grpc.secure_channel(url.netloc, grpc_channel_credentials(tls)) if tls.ca else grpc.insecure_channel(url.netloc)
+    )
+    with channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as error:

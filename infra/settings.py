@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRETS = ("JWT_SECRET", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
+from infra.tls import Tls
+
+SECRETS = ("JWT_SECRET", "JWT_PREVIOUS_SECRETS", "POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD")
 EXAMPLE_JWT_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - the value of .env.example, refused outside ENV=local
+TLS_PARTS = ("grpc", "postgres", "redis", "kafka", "clickhouse")
 _ADDRESSES = (
     "redis_addr", "auth_service_addr", "socket_service_addr", "aggregator_addr", "ingest_addr", "clickhouse_addr",
     "server_addr", "address",
@@ -105,6 +108,7 @@ class Settings(BaseSettings):
     postgres_db: str | None = None  # profile_db, auth_db
 
     jwt_secret: SecretStr | None = None
+    jwt_previous_secrets: SecretStr | None = None  # comma-separated: they sign no more, but their tokens still run
     jwt_access_ttl: Duration = 15 * 60.0
     jwt_refresh_ttl: Duration = 168 * 3600.0
 
@@ -138,6 +142,24 @@ class Settings(BaseSettings):
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
+    trusted_proxies: Words = ()  # addresses or networks whose X-Forwarded-For is believed
+
+    # TLS to these neighbours, by PEM files (infra/tls.py). A gRPC server takes GRPC_TLS_CERT and _KEY too.
+    grpc_tls_ca: Path | None = None
+    grpc_tls_cert: Path | None = None
+    grpc_tls_key: Path | None = None
+    postgres_tls_ca: Path | None = None
+    postgres_tls_cert: Path | None = None
+    postgres_tls_key: Path | None = None
+    redis_tls_ca: Path | None = None
+    redis_tls_cert: Path | None = None
+    redis_tls_key: Path | None = None
+    kafka_tls_ca: Path | None = None
+    kafka_tls_cert: Path | None = None
+    kafka_tls_key: Path | None = None
+    clickhouse_tls_ca: Path | None = None
+    clickhouse_tls_cert: Path | None = None
+    clickhouse_tls_key: Path | None = None
 
     data_dir: Path = Path(".data")
 
@@ -159,6 +181,25 @@ class Settings(BaseSettings):
                 split_address(value, 0)
         _ = self.bootstrap_servers
         return self
+
+    @model_validator(mode="after")
+    def _certificates(self) -> Self:
+        for part in TLS_PARTS:
+            names = [f"{part.upper()}_TLS_{what}" for what in ("CA", "CERT", "KEY")]
+            ca, cert, key = (getattr(self, name.lower()) for name in names)
+            if (cert is None) != (key is None):
+                raise ValueError(f"{names[1]} and {names[2]} go together")
+            if cert and not ca and part != "grpc":
+                raise ValueError(f"{names[1]} needs {names[0]}")
+            for name, file in zip(names, (ca, cert, key), strict=True):
+                if file and not file.is_file():
+                    raise ValueError(f"{name}: there is no file {file}")
+        return self
+
+    def tls(self, part: str) -> Tls | None:
+        """The files for one of TLS_PARTS, or None for a connection without TLS."""
+        found = Tls(*(getattr(self, f"{part}_tls_{what}") for what in ("ca", "cert", "key")))
+        return None if found == Tls() else found
 
     @property
     def bootstrap_servers(self) -> str:
@@ -193,3 +234,9 @@ class Settings(BaseSettings):
         if secret == EXAMPLE_JWT_SECRET and self.env != "local":
             raise ValueError("JWT_SECRET is the example value; set your own (make one: openssl rand -hex 32)")
         return secret
+
+    @property
+    def previous_jwt_secrets(self) -> tuple[str, ...]:
+        """The secrets before JWT_SECRET that tokens are still verified with."""
+        text = self.jwt_previous_secrets.get_secret_value() if self.jwt_previous_secrets else ""
+        return tuple(one.strip() for one in text.split(",") if one.strip())

@@ -24,27 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/auth.proto\x12\x07\x61uth.v1\"1\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"#\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\".\n\x0cLoginRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\",\n\x13RefreshTokenRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"&\n\rLogoutRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x10\n\x0eLogoutResponse\"y\n\rTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x1c\n\x14\x61\x63\x63\x65ss_expires_at_ms\x18\x03 \x01(\x03\x12\x1d\n\x15refresh_expires_at_ms\x18\x04 \x01(\x03\x32\x87\x02\n\x0b\x41uthService\x12?\n\x08Register\x12\x18.auth.v1.RegisterRequest\x1a\x19.auth.v1.RegisterResponse\x12\x36\n\x05Login\x12\x15.auth.v1.LoginRequest\x1a\x16.auth.v1.TokenResponse\x12\x44\n\x0cRefreshToken\x12\x1c.auth.v1.RefreshTokenRequest\x1a\x16.auth.v1.TokenResponse\x12\x39\n\x06Logout\x12\x16.auth.v1.LogoutRequest\x1a\x17.auth.v1.LogoutResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/auth.proto\x12\x07\x61uth.v1\"D\n\x06\x43\x61ller\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x12\n\nuser_agent\x18\x02 \x01(\t\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\"R\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x1f\n\x06\x63\x61ller\x18\x03 \x01(\x0b\x32\x0f.auth.v1.Caller\"#\n\x10RegisterResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"O\n\x0cLoginRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x1f\n\x06\x63\x61ller\x18\x03 \x01(\x0b\x32\x0f.auth.v1.Caller\",\n\x13RefreshTokenRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"&\n\rLogoutRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x10\n\x0eLogoutResponse\"y\n\rTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x1c\n\x14\x61\x63\x63\x65ss_expires_at_ms\x18\x03 \x01(\x03\x12\x1d\n\x15refresh_expires_at_ms\x18\x04 \x01(\x03\"+\n\x13ListSessionsRequest\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\"\x92\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x02 \x01(\x03\x12\x17\n\x0flast_used_at_ms\x18\x03 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x04 \x01(\x03\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x12\n\nuser_agent\x18\x07 \x01(\t\":\n\x14ListSessionsResponse\x12\"\n\x08sessions\x18\x01 \x03(\x0b\x32\x10.auth.v1.Session\"A\n\x15RevokeSessionsRequest\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\")\n\x16RevokeSessionsResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x05\"]\n\x15\x43hangePasswordRequest\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x18\n\x10\x63urrent_password\x18\x02 \x01(\t\x12\x14\n\x0cnew_password\x18\x03 \x01(\t\"\x18\n\x16\x43hangePasswordResponse\"@\n\x16\x43onfirmDeletionRequest\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\")\n\x17\x43onfirmDeletionResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"&\n\x14\x44\x65leteAccountRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAccountResponse2\xa0\x05\n\x0b\x41uthService\x12?\n\x08Register\x12\x18.auth.v1.RegisterRequest\x1a\x19.auth.v1.RegisterResponse\x12\x36\n\x05Login\x12\x15.auth.v1.LoginRequest\x1a\x16.auth.v1.TokenResponse\x12\x44\n\x0cRefreshToken\x12\x1c.auth.v1.RefreshTokenRequest\x1a\x16.auth.v1.TokenResponse\x12\x39\n\x06Logout\x12\x16.auth.v1.LogoutRequest\x1a\x17.auth.v1.LogoutResponse\x12K\n\x0cListSessions\x12\x1c.auth.v1.ListSessionsRequest\x1a\x1d.auth.v1.ListSessionsResponse\x12Q\n\x0eRevokeSessions\x12\x1e.auth.v1.RevokeSessionsRequest\x1a\x1f.auth.v1.RevokeSessionsResponse\x12Q\n\x0e\x43hangePassword\x12\x1e.auth.v1.ChangePasswordRequest\x1a\x1f.auth.v1.ChangePasswordResponse\x12T\n\x0f\x43onfirmDeletion\x12\x1f.auth.v1.ConfirmDeletionRequest\x1a .auth.v1.ConfirmDeletionResponse\x12N\n\rDeleteAccount\x12\x1d.auth.v1.DeleteAccountRequest\x1a\x1e.auth.v1.DeleteAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGISTERREQUEST']._serialized_start=30
-  _globals['_REGISTERREQUEST']._serialized_end=79
-  _globals['_REGISTERRESPONSE']._serialized_start=81
-  _globals['_REGISTERRESPONSE']._serialized_end=116
-  _globals['_LOGINREQUEST']._serialized_start=118
-  _globals['_LOGINREQUEST']._serialized_end=164
-  _globals['_REFRESHTOKENREQUEST']._serialized_start=166
-  _globals['_REFRESHTOKENREQUEST']._serialized_end=210
-  _globals['_LOGOUTREQUEST']._serialized_start=212
-  _globals['_LOGOUTREQUEST']._serialized_end=250
-  _globals['_LOGOUTRESPONSE']._serialized_start=252
-  _globals['_LOGOUTRESPONSE']._serialized_end=268
-  _globals['_TOKENRESPONSE']._serialized_start=270
-  _globals['_TOKENRESPONSE']._serialized_end=391
-  _globals['_AUTHSERVICE']._serialized_start=394
-  _globals['_AUTHSERVICE']._serialized_end=657
+  _globals['_CALLER']._serialized_start=30
+  _globals['_CALLER']._serialized_end=98
+  _globals['_REGISTERREQUEST']._serialized_start=100
+  _globals['_REGISTERREQUEST']._serialized_end=182
+  _globals['_REGISTERRESPONSE']._serialized_start=184
+  _globals['_REGISTERRESPONSE']._serialized_end=219
+  _globals['_LOGINREQUEST']._serialized_start=221
+  _globals['_LOGINREQUEST']._serialized_end=300
+  _globals['_REFRESHTOKENREQUEST']._serialized_start=302
+  _globals['_REFRESHTOKENREQUEST']._serialized_end=346
+  _globals['_LOGOUTREQUEST']._serialized_start=348
+  _globals['_LOGOUTREQUEST']._serialized_end=386
+  _globals['_LOGOUTRESPONSE']._serialized_start=388
+  _globals['_LOGOUTRESPONSE']._serialized_end=404
+  _globals['_TOKENRESPONSE']._serialized_start=406
+  _globals['_TOKENRESPONSE']._serialized_end=527
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=529
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=572
+  _globals['_SESSION']._serialized_start=575
+  _globals['_SESSION']._serialized_end=721
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=723
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=781
+  _globals['_REVOKESESSIONSREQUEST']._serialized_start=783
+  _globals['_REVOKESESSIONSREQUEST']._serialized_end=848
+  _globals['_REVOKESESSIONSRESPONSE']._serialized_start=850
+  _globals['_REVOKESESSIONSRESPONSE']._serialized_end=891
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=893
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=986
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=988
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=1012
+  _globals['_CONFIRMDELETIONREQUEST']._serialized_start=1014
+  _globals['_CONFIRMDELETIONREQUEST']._serialized_end=1078
+  _globals['_CONFIRMDELETIONRESPONSE']._serialized_start=1080
+  _globals['_CONFIRMDELETIONRESPONSE']._serialized_end=1121
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1123
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1161
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1163
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1186
+  _globals['_AUTHSERVICE']._serialized_start=1189
+  _globals['_AUTHSERVICE']._serialized_end=1861
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class AuthServiceStub:
     """Accounts and tokens. Status codes: ALREADY_EXISTS (name taken), UNAUTHENTICATED (wrong credentials or token),
-    INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away).
+    INVALID_ARGUMENT, PERMISSION_DENIED (the password is wrong, or needed), NOT_FOUND (no such session),
+    RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away). `retry-after` (seconds) is in the trailing metadata.
     """
 
     def __init__(self, channel):
@@ -56,11 +57,37 @@ class AuthServiceStub:
                 request_serializer=protos_dot_auth__pb2.LogoutRequest.SerializeToString,
                 response_deserializer=protos_dot_auth__pb2.LogoutResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/auth.v1.AuthService/ListSessions',
+                request_serializer=protos_dot_auth__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=protos_dot_auth__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSessions = channel.unary_unary(
+                '/auth.v1.AuthService/RevokeSessions',
+                request_serializer=protos_dot_auth__pb2.RevokeSessionsRequest.SerializeToString,
+                response_deserializer=protos_dot_auth__pb2.RevokeSessionsResponse.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/auth.v1.AuthService/ChangePassword',
+                request_serializer=protos_dot_auth__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=protos_dot_auth__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.ConfirmDeletion = channel.unary_unary(
+                '/auth.v1.AuthService/ConfirmDeletion',
+                request_serializer=protos_dot_auth__pb2.ConfirmDeletionRequest.SerializeToString,
+                response_deserializer=protos_dot_auth__pb2.ConfirmDeletionResponse.FromString,
+                _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/auth.v1.AuthService/DeleteAccount',
+                request_serializer=protos_dot_auth__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_auth__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
     """Accounts and tokens. Status codes: ALREADY_EXISTS (name taken), UNAUTHENTICATED (wrong credentials or token),
-    INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away).
+    INVALID_ARGUMENT, PERMISSION_DENIED (the password is wrong, or needed), NOT_FOUND (no such session),
+    RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away). `retry-after` (seconds) is in the trailing metadata.
     """
 
     def Register(self, request, context):
@@ -89,6 +116,42 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSessions(self, request, context):
+        """For the owner of an access token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSessions(self, request, context):
+        """One session, or all of them without an id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Revokes all sessions but the token's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmDeletion(self, request, context):
+        """Deleting an account takes two steps, so that its owner's data can go in between and each step can be repeated.
+        The first changes nothing: it asks who it is and gives a ticket. The second takes the ticket; doing it again is
+        no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAccount(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +175,31 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_auth__pb2.LogoutRequest.FromString,
                     response_serializer=protos_dot_auth__pb2.LogoutResponse.SerializeToString,
             ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=protos_dot_auth__pb2.ListSessionsRequest.FromString,
+                    response_serializer=protos_dot_auth__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSessions,
+                    request_deserializer=protos_dot_auth__pb2.RevokeSessionsRequest.FromString,
+                    response_serializer=protos_dot_auth__pb2.RevokeSessionsResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=protos_dot_auth__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=protos_dot_auth__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'ConfirmDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmDeletion,
+                    request_deserializer=protos_dot_auth__pb2.ConfirmDeletionRequest.FromString,
+                    response_serializer=protos_dot_auth__pb2.ConfirmDeletionResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=protos_dot_auth__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=protos_dot_auth__pb2.DeleteAccountResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'auth.v1.AuthService', rpc_method_handlers)
@@ -122,7 +210,8 @@ def add_AuthServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuthService:
     """Accounts and tokens. Status codes: ALREADY_EXISTS (name taken), UNAUTHENTICATED (wrong credentials or token),
-    INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away).
+    INVALID_ARGUMENT, PERMISSION_DENIED (the password is wrong, or needed), NOT_FOUND (no such session),
+    RESOURCE_EXHAUSTED (too many tries), UNAVAILABLE (database away). `retry-after` (seconds) is in the trailing metadata.
     """
 
     @staticmethod
@@ -223,6 +312,141 @@ class AuthService:
             '/auth.v1.AuthService/Logout',
             protos_dot_auth__pb2.LogoutRequest.SerializeToString,
             protos_dot_auth__pb2.LogoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/ListSessions',
+            protos_dot_auth__pb2.ListSessionsRequest.SerializeToString,
+            protos_dot_auth__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/RevokeSessions',
+            protos_dot_auth__pb2.RevokeSessionsRequest.SerializeToString,
+            protos_dot_auth__pb2.RevokeSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/ChangePassword',
+            protos_dot_auth__pb2.ChangePasswordRequest.SerializeToString,
+            protos_dot_auth__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/ConfirmDeletion',
+            protos_dot_auth__pb2.ConfirmDeletionRequest.SerializeToString,
+            protos_dot_auth__pb2.ConfirmDeletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/DeleteAccount',
+            protos_dot_auth__pb2.DeleteAccountRequest.SerializeToString,
+            protos_dot_auth__pb2.DeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flows.domain.errors import TrackerError
 from infra.local.state import RECORDING, STATE_FILE, StackState
 from infra.settings import Settings
+from infra.tls import use_kafka_tls
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,9 +57,11 @@ def load_settings(**options: Any) -> Settings:
             if value is not None:
                 os.environ.setdefault(name, value)
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         fail("error: " + "; ".join(_problem(details["loc"], details["msg"]) for details in error.errors()))
+    use_kafka_tls(settings.tls("kafka"))
+    return settings
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:

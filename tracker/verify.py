@@ -78,9 +78,9 @@ class _Places:
 
     @property
     def server(self) -> Server:
-        return Server(
-            *self.clickhouse, self.settings.clickhouse_user, self.settings.clickhouse_password.get_secret_value()
-        )
+        settings = self.settings
+        password = settings.clickhouse_password.get_secret_value()
+        return Server(*self.clickhouse, settings.clickhouse_user, password, settings.tls("clickhouse"))
 
 
 def _places(settings: Settings, exchange: str | None) -> _Places:

@@ -14,6 +14,7 @@ from flows import channels
 from infra.local.stack import NEEDS
 from infra.local.state import PartState, StackState, find_process
 from infra.probes import http_get, probe
+from infra.tls import kafka_security
 from tracker import advice
 
 KAFKA_TIMEOUT_S = 4.0
@@ -138,7 +139,13 @@ def _add_progress(bootstrap_servers: str, rows: dict[str, PartVitals]) -> None:
             continue
         # It only asks as the group, and never joins it.
         consumer = Consumer(
-            {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+            {
+                **kafka_security(),
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "log_level": 0,
+            }
         )
         try:
             rows[name].lag = sum(_lag(consumer, _partitions(consumer, source)) for source in sources)

@@ -11,11 +11,12 @@ from api.aggregator.endpoints import aggregator_router
 from api.aggregator.errors import NotAvailable, UnknownSymbol
 from api.aggregator.repository import SubscriptionLog
 from api.aggregator.service import AggregatorService, Ingest
-from api.http import health_router, install_problems, serve
+from api.http import API_ONLY, SecurityHeaders, health_router, install_problems, serve
 from api.symbols import SymbolDirectory, rest_url
 from flows.channels import SUBSCRIPTIONS, Topic
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
+from infra.tls import use_kafka_tls
 
 DEFAULT_PORT = 8088
 _INGEST_PORT = 8101
@@ -40,6 +41,7 @@ def create_app(settings: Settings, topic: Topic = SUBSCRIPTIONS) -> FastAPI:
 
     app = FastAPI(title="Aggregator control", lifespan=lifespan)
     install_problems(app, {UnknownSymbol: 422, NotAvailable: 503})
+    app.add_middleware(SecurityHeaders, more={"/coin": API_ONLY, "/subscriptions": API_ONLY})
     app.include_router(health_router(subscriptions.unavailable))
     app.include_router(aggregator_router(service))
     return app
@@ -52,6 +54,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"aggregator: {error}")
     setup_logging(settings.log_level)
+    use_kafka_tls(settings.tls("kafka"))
     serve(create_app(settings), *settings.listen(DEFAULT_PORT))
 
 

@@ -26,17 +26,17 @@ def aggregator_router(service: AggregatorService) -> APIRouter:
     """`/coin` and `/subscriptions`."""
     router = APIRouter(tags=["subscriptions"])
 
-    @router.get("/coin", responses=problem_responses(422, 503))
+    @router.get("/coin", responses=problem_responses(413, 422, 431, 503))
     async def add(symbol: SymbolName, user: UserId, ttl: Ttl = None) -> Coin:
         """Subscribe a user to a symbol: the first subscriber starts its stream."""
         return Coin(symbol=symbol.lower(), subscribers=await service.add(symbol, user, ttl))
 
-    @router.delete("/coin", responses=problem_responses(422, 503))
+    @router.delete("/coin", responses=problem_responses(413, 422, 431, 503))
     async def remove(symbol: SymbolName, user: UserId) -> Coin:
         """Take a subscription back: the last one's leaving stops the stream."""
         return Coin(symbol=symbol.lower(), subscribers=await service.remove(symbol, user))
 
-    @router.get("/subscriptions", responses=problem_responses(503))
+    @router.get("/subscriptions", responses=problem_responses(413, 431, 503))
     async def subscriptions() -> SubscriptionList:
         """What should stream, and what does."""
         desired = [

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from api.aggregator.errors import NotAvailable
 from api.aggregator.subscriptions import Subscriptions, record_key, record_value
 from flows.channels import PARTITIONER, Topic, create_topics
+from infra.tls import kafka_security
 
 WRITE_TIMEOUT_MS = 3000
 READ_BACK_TIMEOUT_S = 5.0
@@ -117,6 +118,7 @@ class SubscriptionLog:
 
     def _connection(self, doing: str) -> dict[str, Any]:
         return {
+            **kafka_security(),
             "bootstrap.servers": self._bootstrap_servers,
             "reconnect.backoff.max.ms": 1000,
             "log_level": 0,  # what matters comes to the callback

@@ -5,6 +5,8 @@ import base64
 import hashlib
 import hmac
 import os
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from typing import TypeVar
 
 import bcrypt
 
+from api.auth.common_passwords import is_common, is_of_context
 from api.auth.errors import InvalidInput, Overloaded
 
 MAX_NAME = 64
@@ -44,11 +47,13 @@ def checked_name(name: str) -> str:
     return normal
 
 
-def checked_password(password: str) -> str:
-    """The password in NFC: 8 to 128 characters, any at all. Raises InvalidInput."""
+def checked_password(password: str, name: str = "") -> str:
+    """The password in NFC: 8 to 128 characters, any at all, but not one that is easily guessed. Raises InvalidInput."""
     normal = unicodedata.normalize("NFC", password)
     if not MIN_PASSWORD <= len(normal) <= MAX_PASSWORD:
         raise InvalidInput(f"password: must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    if is_common(normal) or is_of_context(normal, name):
+        raise InvalidInput("password: is one of those that are tried first; take a less common one")
     return normal
 
 
@@ -60,12 +65,17 @@ class PasswordHasher:
 
     def __init__(self, cost: int = PRODUCTION_COST, workers: int | None = None, max_wait_s: float = MAX_WAIT_S) -> None:
         self._workers = workers or max(1, (os.cpu_count() or 1) - 1)
-        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="bcrypt")
+        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="bcrypt", initializer=_give_way)
         self._cost = cost
         self._max_wait_s = max_wait_s
         self._pending = 0
         # A hash of no password: checking against it takes the time that checking takes.
         self._nobody = (bcrypt.gensalt(cost) + b"." * 31).decode()
+
+    def ensure_room(self) -> None:
+        """Raises Overloaded when a password would be turned away now: ask before anything else is done for it."""
+        if self._pending >= self._workers * _QUEUE_PER_WORKER:
+            raise Overloaded(_BUSY)
 
     async def hash(self, password: str) -> str:
         """A salted hash of the whole password. Raises Overloaded."""
@@ -81,8 +91,7 @@ class PasswordHasher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        if self._pending >= self._workers * _QUEUE_PER_WORKER:
-            raise Overloaded(_BUSY)
+        self.ensure_room()
         self._pending += 1
         try:
             async with asyncio.timeout(self._max_wait_s):
@@ -91,6 +100,12 @@ class PasswordHasher:
             raise Overloaded(_BUSY) from error
         finally:
             self._pending -= 1
+
+
+def _give_way() -> None:
+    """Hashing takes what the event loop leaves; on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _prehash(password: str) -> bytes:

@@ -3,10 +3,15 @@
 AuthError
 ├── InvalidInput        a name or password that can't be taken; the message names the field
 ├── NameTaken
-├── NotAuthenticated    wrong name or password, or a refresh token that is unknown, used, revoked or expired
+├── NotAuthenticated    wrong name or password, or a token that is unknown, used, revoked or expired
+├── NotAllowed          a token alone is not enough: the account's password is needed, or was wrong
+├── NoSuchSession
+├── TooManyTries        failed logins; worth another try after `retry_after_s`
 ├── Overloaded          too many passwords wait to be hashed; worth another try
 └── DatabaseAway        PostgreSQL did not answer in time; worth another try
 """
+
+import math
 
 
 class AuthError(Exception):
@@ -24,7 +29,23 @@ class NameTaken(AuthError):
 
 
 class NotAuthenticated(AuthError):
-    """Wrong name or password, or a refresh token that is unknown, used, revoked or expired."""
+    """Wrong name or password, or a token that is unknown, used, revoked or expired."""
+
+
+class NotAllowed(AuthError):
+    """A token alone is not enough: the account's password is needed, or was wrong."""
+
+
+class NoSuchSession(AuthError):
+    """The user has no session with this id."""
+
+
+class TooManyTries(AuthError):
+    """Failed logins; worth another try after `retry_after_s`."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = math.ceil(wait_s)
 
 
 class Overloaded(AuthError):

@@ -31,6 +31,9 @@ families = sa.Table(
     sa.Column("created_at", _time, nullable=False),
     sa.Column("expires_at", _time, nullable=False, index=True),
     sa.Column("revoked_at", _time),
+    sa.Column("last_used_at", _time, nullable=False),
+    sa.Column("address", sa.Text, nullable=False, server_default=""),
+    sa.Column("user_agent", sa.Text, nullable=False, server_default=""),
 )
 tokens = sa.Table(
     "refresh_tokens",
@@ -53,8 +56,9 @@ class User:
 
 @dataclass(frozen=True)
 class Rotated:
-    """Whose token was exchanged, and until when the new one is good."""
+    """Whose token was exchanged, in which session, and until when the new one is good."""
 
+    session_id: uuid.UUID
     user_id: uuid.UUID
     name: str
     expires_at: datetime
@@ -83,14 +87,22 @@ class AuthRepository:
             row = (await connection.execute(columns.where(users.c.name == name))).one_or_none()
         return None if row is None else User(row.id, row.name, row.password_hash)
 
-    async def open_family(self, user_id: uuid.UUID, token: bytes, now: datetime, expires_at: datetime) -> None:
-        """Start a family of refresh tokens with the hash of its first one."""
+    async def open_family(
+        self, user: User, token: bytes, now: datetime, expires_at: datetime, address: str, user_agent: str
+    ) -> uuid.UUID | None:
+        """Start a family of refresh tokens with the hash of its first one; gives its id, which is the session's.
+
+        None when the password has been changed, or the account deleted, since `user` was read.
+        """
         family_id = uuid.uuid4()
+        same = sa.select(users.c.id).where(users.c.id == user.id, users.c.password_hash == user.password_hash)
+        row = {"id": family_id, "user_id": user.id, "created_at": now, "last_used_at": now, "expires_at": expires_at}
         async with self._database.transaction() as connection:
-            await connection.execute(
-                families.insert().values(id=family_id, user_id=user_id, created_at=now, expires_at=expires_at)
-            )
+            if (await connection.execute(same.with_for_update(read=True))).one_or_none() is None:
+                return None
+            await connection.execute(families.insert().values(**row, address=address, user_agent=user_agent))
             await connection.execute(tokens.insert().values(hash=token, family_id=family_id, expires_at=expires_at))
+        return family_id
 
     async def rotate(self, token: bytes, successor: bytes, now: datetime, expires_at: datetime) -> Rotated | None:
         """Exchange a token for its successor (hashes of both), or None if it may not be; see `rotation.judge`."""
@@ -106,10 +118,10 @@ class AuthRepository:
             match judge(known, follower, family.revoked_at is not None, now):
                 case Verdict.ROTATE:
                     await _use_up(connection, family.id, token, successor, now, expires_at)
-                    return Rotated(family.user_id, family.name, expires_at)
+                    return Rotated(family.id, family.user_id, family.name, expires_at)
                 case Verdict.REPEAT:
                     assert follower is not None
-                    return Rotated(family.user_id, family.name, follower.expires_at)
+                    return Rotated(family.id, family.user_id, family.name, follower.expires_at)
                 case Verdict.REVOKE:
                     await _revoke(connection, family.id, now)
             return None
@@ -156,7 +168,8 @@ async def _use_up(
 ) -> None:
     await connection.execute(tokens.update().where(tokens.c.hash == token).values(used_at=now))
     await connection.execute(tokens.insert().values(hash=successor, family_id=family_id, expires_at=expires_at))
-    await connection.execute(families.update().where(families.c.id == family_id).values(expires_at=expires_at))
+    used = {"expires_at": expires_at, "last_used_at": now}
+    await connection.execute(families.update().where(families.c.id == family_id).values(used))
 
 
 async def _revoke(connection: AsyncConnection, family_id: uuid.UUID, now: datetime) -> None:

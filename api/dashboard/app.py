@@ -57,7 +57,8 @@ def _server(settings: Settings) -> Server:
     host, port = settings.clickhouse_http
     if split_address(settings.clickhouse_addr, port)[1] != port:
         log.warning("CLICKHOUSE_ADDR=%s is the native port: using HTTP at port %d", settings.clickhouse_addr, port)
-    return Server(host, port, settings.clickhouse_user, settings.clickhouse_password.get_secret_value())
+    password = settings.clickhouse_password.get_secret_value()
+    return Server(host, port, settings.clickhouse_user, password, settings.tls("clickhouse"))
 
 
 def main() -> None:

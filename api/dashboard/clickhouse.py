@@ -11,6 +11,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from prometheus_client import Histogram
 
 from api.dashboard.errors import ClickHouseAway, TableUnusable
+from infra.tls import Tls
 
 CONNECT_TIMEOUT_S = 2
 QUERY_TIMEOUT_S = 5  # in ClickHouse, which then stops working on it
@@ -34,6 +35,7 @@ class Server:
     port: int
     user: str
     password: str
+    tls: Tls | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -78,6 +80,7 @@ class ClickHouse:
                     username=self.server.user,
                     password=self.server.password,
                     compress=False,
+                    **(self.server.tls.clickhouse_options() if self.server.tls else {}),
                     connect_timeout=CONNECT_TIMEOUT_S,
                     send_receive_timeout=ANSWER_TIMEOUT_S,
                     settings={"max_execution_time": QUERY_TIMEOUT_S},

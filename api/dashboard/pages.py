@@ -107,7 +107,8 @@ def _as_page(handler: Handler, pages: Pages) -> Handler:
         detail = "; ".join(wrong) or problem["detail"]
         retry = response.headers.get("Retry-After")
         html = pages.error(response.status_code, problem["title"], detail, int(retry) if retry else None)
-        return HTMLResponse(html, response.status_code, {"Retry-After": retry} if retry else None)
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return HTMLResponse(html, response.status_code, kept)
 
     return handle
 

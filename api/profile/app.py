@@ -13,15 +13,18 @@ from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy import URL
 
 from api.database import Database, DatabaseAway
-from api.http import health_router, install_problems, serve
+from api.http import API_ONLY, SecurityHeaders, health_router, install_problems, serve
+from api.profile.account_client import AccountClient
+from api.profile.account_endpoints import account_router
 from api.profile.aggregator_client import AggregatorClient, Outbox
 from api.profile.auth_client import AuthClient
-from api.profile.endpoints import auth_router, profile_router
+from api.profile.deletion import Deletions
+from api.profile.endpoints import auth_router, profile_router, refresh_cookie
 from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
-from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated
+from api.profile.security import Origins, bearer, not_authenticated, owner
 from api.profile.service import ProfileService
 from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
 from api.symbols import SymbolDirectory, rest_url
@@ -46,23 +49,29 @@ class Bff:
 
     def __init__(self, settings: Settings) -> None:
         """Raises ValueError for an unusable secret."""
-        self.tokens = AccessTokens(settings.checked_jwt_secret(), settings.jwt_access_ttl)
+        self.tokens = AccessTokens(
+            settings.checked_jwt_secret(), settings.jwt_access_ttl, settings.previous_jwt_secrets
+        )
         self.database = Database(database_url(settings), "profile")
         repository = ProfileRepository(self.database)
-        self.auth = AuthClient(_address(settings.auth_service_addr, 50051))
+        self.auth = AuthClient(_address(settings.auth_service_addr, 50051), settings.tls("grpc"))
+        accounts = AccountClient(self.auth)
+        self.deletions = Deletions(self.database, accounts)
         self.aggregator = AggregatorClient(f"http://{_address(settings.aggregator_addr, 8088)}")
         self.symbols = SymbolDirectory(rest_url(settings))
         self.outbox = Outbox(repository, self.aggregator)
         self.hub = Hub(repository.held, settings.push_window, settings.stale_after)
         redis = split_address(settings.redis_addr, 6379)
-        self.feed = self.hub.feed = RedisFeed(*redis, self.hub.price_changed, self.hub.portfolio_changed)
-        self.service = ProfileService(repository, self.auth, self.symbols, self._changed)
+        self.feed = self.hub.feed = RedisFeed(
+            *redis, self.hub.price_changed, self.hub.portfolio_changed, settings.tls("redis")
+        )
+        self.service = ProfileService(repository, self.auth, accounts, self.deletions, self.symbols, self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: str | None = None
 
     def start(self) -> None:
         """Begin the work in the background."""
-        for work in (self._tell_aggregator(), self.hub.run(), self.feed.run()):
+        for work in (self._tell_aggregator(), self.hub.run(), self.feed.run(), self.deletions.run()):
             self._background(work)
 
     async def stop(self) -> None:
@@ -116,17 +125,19 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Crypto Asset Tracker", lifespan=lifespan)
     install_problems(app, STATUSES)
     app.add_exception_handler(NotAuthenticated, not_authenticated)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, more={"/api/": API_ONLY}, https=settings.env != "local")
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_credentials=True,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
     app.include_router(health_router(bff.unavailable))
-    app.include_router(auth_router(bff.service, secure_cookie=settings.env != "local"))
+    cookie = refresh_cookie(secure=settings.env != "local")
+    app.include_router(auth_router(bff.service, cookie))
+    app.include_router(account_router(bff.service, owner(bff.tokens), cookie))
     app.include_router(profile_router(bff.service, bearer(bff.tokens)))
     app.include_router(websocket_router(Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins))))
     return app
@@ -134,7 +145,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def database_url(settings: Settings) -> URL:
     """The profile database: PostgreSQL's port 5434 + PORT_OFFSET and the name profile_db unless set otherwise."""
-    return URL.create(
+    url = URL.create(
         "postgresql+psycopg",
         settings.postgres_user,
         settings.postgres_password.get_secret_value(),
@@ -142,6 +153,8 @@ def database_url(settings: Settings) -> URL:
         settings.postgres_port or 5434 + settings.port_offset,
         settings.postgres_db or "profile_db",
     )
+    tls = settings.tls("postgres")
+    return url.update_query_dict(tls.postgres_options()) if tls else url
 
 
 def main() -> None:
@@ -152,7 +165,11 @@ def main() -> None:
         app = create_app(settings)
     except ValueError as error:
         sys.exit(f"profile: {error}")
-    serve(app, *settings.listen(DEFAULT_PORT), **UVICORN)
+    proxies: dict[str, Any] = {
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+    }
+    serve(app, *settings.listen(DEFAULT_PORT), **(UVICORN | proxies))
 
 
 def _address(address: str, default_port: int) -> str:

@@ -9,7 +9,17 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from api.profile.errors import Conflict, InvalidInput, NotAuthenticated, NotAvailable, ProfileError, TooManyRequests
+from api.profile.errors import (
+    Conflict,
+    InvalidInput,
+    NotAllowed,
+    NotAuthenticated,
+    NotAvailable,
+    NotFound,
+    ProfileError,
+    TooManyRequests,
+)
+from infra.tls import Tls, grpc_channel_credentials
 from protos import auth_pb2, auth_pb2_grpc
 
 DEADLINE_S = 5.0
@@ -24,6 +34,8 @@ _ERRORS: dict[grpc.StatusCode, type[ProfileError]] = {
     grpc.StatusCode.ALREADY_EXISTS: Conflict,
     grpc.StatusCode.UNAUTHENTICATED: NotAuthenticated,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.PERMISSION_DENIED: NotAllowed,
+    grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
 }
 
@@ -40,29 +52,45 @@ class TokenPair:
     refresh_expires_at_ms: int
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """Whom a call is made for: IP address, User-Agent, and the refresh token of an earlier session."""
+
+    address: str = ""
+    user_agent: str = ""
+    refresh_token: str = ""
+
+
 class AuthClient:
     """Raises the errors of `api.profile.errors`: the service's own answers, or NotAvailable when there is none."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # A channel belongs to the event loop that runs when it is made.
+        if self._tls and self._tls.ca:
+            return grpc.aio.secure_channel(self._address, grpc_channel_credentials(self._tls), options=_OPTIONS)
         return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
 
     @cached_property
     def _stub(self) -> Any:
         return auth_pb2_grpc.AuthServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    async def register(self, name: str, password: str) -> uuid.UUID:
+    async def call(self, method: str, request: Any) -> Any:
+        """The answer of a method of the service."""
+        return await _answer(getattr(self._stub, method)(request, timeout=DEADLINE_S))
+
+    async def register(self, name: str, password: str, visitor: Visitor) -> uuid.UUID:
         """The new user's id. Raises Conflict for a taken name, InvalidInput."""
-        request = auth_pb2.RegisterRequest(name=name, password=password)
+        request = auth_pb2.RegisterRequest(name=name, password=password, caller=_caller(visitor))
         return uuid.UUID((await _answer(self._stub.Register(request, timeout=DEADLINE_S))).user_id)
 
-    async def login(self, name: str, password: str) -> TokenPair:
-        """Raises NotAuthenticated."""
-        request = auth_pb2.LoginRequest(name=name, password=password)
+    async def login(self, name: str, password: str, visitor: Visitor) -> TokenPair:
+        """Raises NotAuthenticated, TooManyRequests."""
+        request = auth_pb2.LoginRequest(name=name, password=password, caller=_caller(visitor))
         return _pair(await _answer(self._stub.Login(request, timeout=DEADLINE_S)))
 
     async def refresh(self, refresh_token: str) -> TokenPair:
@@ -77,6 +105,10 @@ class AuthClient:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close(None)
+
+
+def _caller(visitor: Visitor) -> auth_pb2.Caller:
+    return auth_pb2.Caller(address=visitor.address, user_agent=visitor.user_agent, refresh_token=visitor.refresh_token)
 
 
 def _pair(response: auth_pb2.TokenResponse) -> TokenPair:

@@ -2,8 +2,9 @@
 
 ProfileError
 ├── NotAuthenticated        no or bad credentials
+├── NotAllowed              a token alone is not enough: the account's password is needed, or was wrong
 ├── InvalidInput            refused by a rule; nothing was changed
-├── NotFound                no such profile or coin
+├── NotFound                no such profile, coin or session
 ├── Conflict                the name or profile exists already
 ├── TooManyRequests         worth another try after `retry_after_s`
 └── NotAvailable            a service behind this one is away; worth another try after `retry_after_s`
@@ -24,12 +25,16 @@ class NotAuthenticated(ProfileError):
     """No or bad credentials."""
 
 
+class NotAllowed(ProfileError):
+    """A token alone is not enough: the account's password is needed, or was wrong."""
+
+
 class InvalidInput(ProfileError):
     """Refused by a rule; nothing was changed."""
 
 
 class NotFound(ProfileError):
-    """No such profile or coin."""
+    """No such profile, coin or session."""
 
 
 class Conflict(ProfileError):
@@ -50,6 +55,7 @@ class NotAvailable(ProfileError):
 
 # NotAuthenticated (401) has a handler of its own, for its WWW-Authenticate.
 STATUSES: Mapping[type[Exception], int] = {
+    NotAllowed: 403,
     InvalidInput: 422,
     NotFound: 404,
     Conflict: 409,

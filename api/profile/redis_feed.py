@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from redis.asyncio import Connection, Redis
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from api.profile.prices import Quote
 from flows.channels import miniticker_last_key, secondstat_channel, secondstat_last_key
 from flows.domain.errors import InvalidRecord
+from infra.tls import Tls
 
 PORTFOLIOS = "portfolio:changed"  # symbols have no colon
 TICK_S = 1.0  # how often minitickers are read, and the subscribed connection is pinged
@@ -45,13 +46,16 @@ class RedisFeed:
         port: int,
         on_price: Callable[[Quote], None],
         on_portfolio: Callable[[uuid.UUID | None], None],
+        tls: Tls | None = None,
     ) -> None:
         self._on_price = on_price
         self._on_portfolio = on_portfolio
         self._instance = uuid.uuid4().hex
         self._server: dict[str, Any] = {"host": host, "port": port, "socket_timeout": COMMAND_TIMEOUT_S, "protocol": 2}
         self._server["socket_connect_timeout"] = COMMAND_TIMEOUT_S
-        self._redis = Redis(**self._server, retry=Retry(NoBackoff(), 0))
+        self._server |= tls.redis_options() if tls else {}
+        self._connection_class = SSLConnection if tls else Connection
+        self._redis = Redis(**self._server, ssl=tls is not None, retry=Retry(NoBackoff(), 0))
         self._watched: dict[bytes, Quote] = {}
         self._subscribed: set[bytes] = set()
         self._unread: list[Quote] = []
@@ -101,7 +105,7 @@ class RedisFeed:
 
     async def _session(self) -> None:
         """One connection's life. Raises what ended it."""
-        connection = Connection(**self._server, retry=Retry(NoBackoff(), 0))
+        connection = self._connection_class(**self._server, retry=Retry(NoBackoff(), 0))
         self._subscribed, self._unread = set(), []
         try:
             await connection.connect()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Profiles, coins and the outbox in PostgreSQL (schema: infra/migrations/profile)."""
+"""Profiles, coins and the outbox in PostgreSQL."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,40 +13,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.database import Database
-from api.profile import decimals
-from api.profile.errors import Conflict, InvalidInput, NotFound
+from api.profile import decimals, deletion, idempotency
+from api.profile.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from api.profile.idempotency import Once
+from api.profile.tables import coins, outbox, profiles
 
 CLAIM_S = 30.0
 
-metadata = sa.MetaData()
-_time = sa.DateTime(timezone=True)
-profiles = sa.Table(
-    "profiles",
-    metadata,
-    sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("created_at", _time, nullable=False),
-)
-coins = sa.Table(
-    "coins",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("created_at", _time, nullable=False),
-    sa.Column("updated_at", _time, nullable=False),
-    sa.Column("deleted_at", _time),
-    sa.Column("symbol", sa.Text, nullable=False),
-    sa.Column("quantity", sa.Numeric(36, 18), nullable=False),
-    sa.Column("user_id", sa.ForeignKey("profiles.id", ondelete="CASCADE"), nullable=False),
-)
-outbox = sa.Table(
-    "subscription_outbox",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("user_id", sa.Uuid, nullable=False),
-    sa.Column("symbol", sa.Text, nullable=False),
-    sa.Column("held", sa.Boolean, nullable=False),
-    sa.Column("claimed_until", _time, nullable=False, server_default=sa.func.now()),
-)
 _live = coins.c.deleted_at.is_(None)
 
 
@@ -61,6 +34,20 @@ class CoinRow:
     symbol: str
     quantity: Decimal
     user_id: uuid.UUID
+
+    def as_json(self) -> dict[str, Any]:
+        """Exactly, for `from_json`."""
+        return {name: value if value is None else str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "CoinRow":
+        """The opposite of `as_json`."""
+        times = (fields[name] for name in ("created_at", "updated_at", "deleted_at"))
+        created, updated, deleted = (None if time is None else datetime.fromisoformat(time) for time in times)
+        assert created is not None
+        assert updated is not None
+        symbol, quantity = str(fields["symbol"]), Decimal(fields["quantity"])
+        return cls(int(fields["id"]), created, updated, deleted, symbol, quantity, uuid.UUID(fields["user_id"]))
 
 
 @dataclass(frozen=True)
@@ -89,9 +76,11 @@ class ProfileRepository:
         self._database = database
 
     async def create(self, user_id: uuid.UUID, name: str) -> None:
-        """Raises Conflict when the user has a profile."""
+        """Raises Conflict when the user has a profile, NotAuthenticated when the account has been deleted."""
         try:
             async with self._database.transaction() as connection:
+                if await deletion.is_gone(connection, user_id):
+                    raise NotAuthenticated("the account has been deleted")
                 row = profiles.insert().values(id=user_id, name=name, created_at=datetime.now(UTC))
                 await connection.execute(row)
         except IntegrityError as error:
@@ -110,20 +99,25 @@ class ProfileRepository:
         async with self._database.transaction() as connection:
             return await _held(connection, user_id)
 
-    async def change(self, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow:
+    async def answered(self, once: Once) -> CoinRow | None:
+        """What `change` has given for this key. Raises InvalidInput when it named another request."""
+        async with self._database.transaction() as connection:
+            answer = await idempotency.find(connection, once)
+        return None if answer is None else CoinRow.from_json(answer)
+
+    async def change(self, user_id: uuid.UUID, symbol: str, change: Decimal, once: Once | None = None) -> CoinRow:
         """Add to, or take from, what is held; the aggregator is to be told when it is held anew.
 
         Raises InvalidInput when the result is below zero or too large, NotFound without a profile.
         """
         try:
             async with self._database.transaction() as connection:
-                # Another change may add or delete the coin between the two steps; then they begin again.
-                while True:
-                    if coin := await _change_held(connection, user_id, symbol, change):
-                        return coin
-                    if coin := await _hold_anew(connection, user_id, symbol, change):
-                        await _tell_aggregator(connection, user_id, symbol, held=True)
-                        return coin
+                if once and (answer := await idempotency.claim(connection, once)):
+                    return CoinRow.from_json(answer)
+                coin = await _change(connection, user_id, symbol, change)
+                if once:
+                    await idempotency.keep(connection, once, coin.as_json())
+                return coin
         except IntegrityError as error:
             raise NotFound("there is no profile yet") from error
 
@@ -178,6 +172,16 @@ def _coin(row: Sequence[Any] | None) -> CoinRow | None:
 async def _held(connection: AsyncConnection, user_id: uuid.UUID) -> list[CoinRow]:
     query = sa.select(coins).where((coins.c.user_id == user_id) & _live).order_by(coins.c.id)
     return [CoinRow(*row) for row in await connection.execute(query)]
+
+
+async def _change(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow:
+    # Another change may add or delete the coin between the two steps; then they begin again.
+    while True:
+        if coin := await _change_held(connection, user_id, symbol, change):
+            return coin
+        if coin := await _hold_anew(connection, user_id, symbol, change):
+            await _tell_aggregator(connection, user_id, symbol, held=True)
+            return coin
 
 
 async def _change_held(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow | None:

@@ -74,6 +74,33 @@ class Credentials(BaseModel):
     password: Text = Field(examples=["mypassword123"])
 
 
+class NewPassword(BaseModel):
+    """The present password and the next one."""
+
+    currentPassword: Text = Field(examples=["mypassword123"])
+    newPassword: Text = Field(examples=["another password of mine"])
+
+
+class Confirmation(BaseModel):
+    """That it is really the account's owner who asks."""
+
+    password: Text | None = Field(default=None, examples=["mypassword123"])
+
+
+class Session(BaseModel):
+    """A login that can still be refreshed: when, from which address and by which program."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    createdAt: Time = Field(validation_alias="created_at")
+    lastUsedAt: Time = Field(validation_alias="last_used_at")
+    expiresAt: Time = Field(validation_alias="expires_at")
+    current: bool
+    address: str
+    userAgent: str = Field(validation_alias="user_agent")
+
+
 class AccessToken(BaseModel):
     """A JWT for `Authorization: Bearer`."""
 

@@ -1,4 +1,4 @@
-"""Who is calling, and from where: Bearer tokens, origins, and the headers that keep browsers careful."""
+"""Who is calling, and from where: Bearer tokens, addresses and origins."""
 
 import uuid
 from collections.abc import Callable, Iterable
@@ -8,22 +8,15 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
 
 from api.http import problem
+from api.profile.auth_client import Visitor
 from api.profile.errors import NotAuthenticated
 from api.tokens import AccessTokens, Claims, InvalidToken
 
-_CAREFUL = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
-_API_ONLY = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+REFRESH_COOKIE = "refreshToken"
+MAX_REFRESH_TOKEN = 512  # ours are shorter, and what is longer may not fit into a gRPC message
 _OURSELVES = ("127.0.0.1", "[::1]")
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
@@ -36,24 +29,48 @@ class User:
     name: str
 
 
+@dataclass(frozen=True)
+class Owner:
+    """A user with the access token itself, for calls that the authorization service is to answer for them."""
+
+    user: User
+    token: str
+
+
 def user_of(claims: Claims) -> User:
     """The user of a token's claims."""
     return User(uuid.UUID(claims.sub), claims.name)
 
 
-def bearer(tokens: AccessTokens) -> Callable[..., User]:
-    """A dependency that gives the caller. Raises NotAuthenticated."""
+def owner(tokens: AccessTokens) -> Callable[..., Owner]:
+    """A dependency that gives the caller with the token. Raises NotAuthenticated."""
     scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="an access token from login or refresh")
 
-    def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> User:
+    def caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> Owner:
         if credentials is None:
             raise NotAuthenticated("an access token is needed: Authorization: Bearer <accessToken>")
         try:
-            return user_of(tokens.verify(credentials.credentials))
+            return Owner(user_of(tokens.verify(credentials.credentials)), credentials.credentials)
         except InvalidToken as error:
             raise NotAuthenticated(str(error)) from error
 
     return caller
+
+
+def bearer(tokens: AccessTokens) -> Callable[..., User]:
+    """A dependency that gives the caller. Raises NotAuthenticated."""
+
+    def caller(found: Annotated[Owner, Depends(owner(tokens))]) -> User:
+        return found.user
+
+    return caller
+
+
+def visitor(request: Request) -> Visitor:
+    """Where a request comes from; a proxy's word counts only if it is among TRUSTED_PROXIES."""
+    address = request.client.host if request.client else ""
+    token = request.cookies.get(REFRESH_COOKIE, "")
+    return Visitor(address, request.headers.get("user-agent", "")[:200], token[:MAX_REFRESH_TOKEN])
 
 
 def unauthorized(detail: str) -> Response:
@@ -99,23 +116,3 @@ def _authority(text: str, usual_port: str) -> str:
         if text == name or text.startswith(f"{name}:"):
             return "localhost" + text.removeprefix(name)
     return text
-
-
-class SecurityHeaders:
-    """ASGI middleware that adds them to every HTTP answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        added = _CAREFUL | (_API_ONLY if scope["path"].startswith("/api/") else {})
-
-        async def careful(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(added)
-            await send(message)
-
-        await self._app(scope, receive, careful)

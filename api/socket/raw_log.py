@@ -15,6 +15,7 @@ from api.socket.records import Block
 from api.socket.tail import Tail
 from flows.channels import Topic
 from flows.partitioning import partition_of
+from infra.tls import kafka_security
 
 LINGER_S = 10.0  # the tail is kept for so long after its last reader
 _ANSWER_S = 3.0
@@ -51,6 +52,7 @@ class RawLog:
     def __init__(self, bootstrap_servers: str, topic: Topic) -> None:
         self.topic = topic
         self._config: dict[str, Any] = {
+            **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
             "group.id": "socket-service",  # never joined: partitions are assigned by hand
             "enable.auto.commit": False,

@@ -24,6 +24,7 @@ from flows.channels import RAW_MINITICKER, Topic, create_topics, raw_aggtrade
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
+from infra.tls import Tls, kafka_security, use_kafka_tls
 
 DEFAULT_PORT = 50052
 GRACE_S = 3.0
@@ -43,8 +44,14 @@ class SocketServer:
     """The gRPC server with health and reflection. `port` 0 takes a free one; `port` tells which after `start()`."""
 
     def __init__(
-        self, bootstrap_servers: str, topics: tuple[Topic, Topic], symbols: SymbolDirectory, leases: Leases
+        self,
+        bootstrap_servers: str,
+        topics: tuple[Topic, Topic],
+        symbols: SymbolDirectory,
+        leases: Leases,
+        tls: Tls | None = None,
     ) -> None:
+        """`tls`: speak TLS only, and with its `ca` only to clients that have a certificate of it."""
         self.unavailable: str | None = "starting"
         self.port = 0
         self._bootstrap_servers, self._topics = bootstrap_servers, topics
@@ -58,6 +65,7 @@ class SocketServer:
             Reflection(SERVICE_NAME, HEALTH),
         ]
         self._servers: list[GrpcServer] = []
+        self._ssl = tls.server_context() if tls and tls.cert else None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str, port: int) -> None:
@@ -66,7 +74,7 @@ class SocketServer:
         for sock in listen(host, port):
             self.port = sock.getsockname()[1]
             self._servers.append(GrpcServer(self._handlers, _KEEPALIVE))
-            await self._servers[-1].start(sock=sock)
+            await self._servers[-1].start(sock=sock, ssl=self._ssl)
         log.info("listening on %s:%d", host, self.port)
         self._tasks = [asyncio.create_task(self._watch_kafka()), asyncio.create_task(self._leases.run())]
 
@@ -91,7 +99,9 @@ class SocketServer:
         created = False
         while True:
             try:
-                admin = admin or AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
+                admin = admin or AdminClient(
+                    {**kafka_security(), "bootstrap.servers": self._bootstrap_servers, "log_level": 0}
+                )
                 await asyncio.to_thread(admin.list_topics, timeout=_PROBE_TIMEOUT_S)
                 if not created:
                     await asyncio.to_thread(create_topics, self._bootstrap_servers, self._topics)
@@ -119,7 +129,8 @@ async def run(settings: Settings) -> None:
     host, port = split_address(settings.aggregator_addr, _AGGREGATOR_PORT)
     leases = Leases(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     topics = raw_aggtrade(settings.raw_retention_bytes), RAW_MINITICKER
-    server = SocketServer(settings.bootstrap_servers, topics, SymbolDirectory(rest_url(settings)), leases)
+    symbols = SymbolDirectory(rest_url(settings))
+    server = SocketServer(settings.bootstrap_servers, topics, symbols, leases, settings.tls("grpc"))
     health_server = serve_health(settings.host, settings.health_port, lambda: server.unavailable)
     try:
         await server.start(*settings.listen_socket(DEFAULT_PORT))
@@ -135,6 +146,7 @@ def main() -> None:
     try:
         settings = Settings()
         setup_logging(settings.log_level)
+        use_kafka_tls(settings.tls("kafka"))
         uvloop.run(run(settings))
     except (ValueError, OSError) as error:
         sys.exit(f"socket: {error}")

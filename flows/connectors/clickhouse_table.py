@@ -10,6 +10,7 @@ from clickhouse_connect.driver.client import Client
 
 from flows.connectors.clickhouse_native import Column, native_block
 from flows.connectors.seen import SLICE_MS, Key
+from infra.tls import Tls
 
 CONNECT_TIMEOUT_S = 3
 # An insert takes well under a second; of one that takes longer the outcome is unknown, and it is sent again.
@@ -25,6 +26,7 @@ class Server:
     port: int
     user: str
     password: str
+    tls: Tls | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -38,6 +40,7 @@ class Server:
             password=self.password,
             autogenerate_session_id=False,  # a session takes one query at a time
             compress=False,
+            **(self.tls.clickhouse_options() if self.tls else {}),
             connect_timeout=CONNECT_TIMEOUT_S,
             send_receive_timeout=ANSWER_TIMEOUT_S,
         )

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from flows.channels import LARGEST_DEAD_LETTER, PARTITIONER
 from flows.domain.errors import DeliveryFailed
+from infra.tls import kafka_security
 
 DELIVERY_TIMEOUT_S = 5
 
@@ -53,6 +54,7 @@ class DeadLetters:
     def __init__(self, bootstrap_servers: str) -> None:
         self._producer = Producer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "enable.idempotence": True,
                 "partitioner": PARTITIONER,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from confluent_kafka import KafkaError, Message, Producer
 
 from flows.domain.errors import DeliveryFailed
+from infra.tls import kafka_security
 
 HIGH_WATER = 100_000  # records waiting for the broker; above it the sockets are not read
 LOW_WATER = 20_000
@@ -37,6 +38,7 @@ class KafkaLog:
     def __init__(self, bootstrap_servers: str) -> None:
         self._producer = Producer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "enable.idempotence": True,
                 "compression.type": "lz4",

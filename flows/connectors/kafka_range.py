@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
+from infra.tls import kafka_security
+
 TIMEOUT_S = 30.0  # without an answer, or a record
 CHUNK = 5000
 _NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
@@ -15,6 +17,7 @@ def range_consumer(bootstrap_servers: str) -> Consumer:
     """A consumer of no group, for partitions assigned by hand."""
     return Consumer(
         {
+            **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
             "group.id": "tracker-reader",  # never joined
             "enable.auto.commit": False,

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from flows import drain
 from flows.channels import LARGEST_DEAD_LETTER, PARTITIONER
 from flows.domain.errors import DeliveryFailed
+from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class KafkaSinkPart(StatefulSinkPartition[Record, None]):
     def __init__(self, bootstrap_servers: str) -> None:
         self._error: KafkaError | None = None
         config: dict[str, Any] = {
+            **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
             "partitioner": PARTITIONER,

@@ -17,6 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from flows import drain
 from flows.domain.errors import OutOfRange, WrongLog
+from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
         self.stop = stop
         self.liveness = Liveness()
         self.config: dict[str, Any] = {
+            **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
             "group.id": group or f"{topic}-reader",
             "enable.auto.commit": False,

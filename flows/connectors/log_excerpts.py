@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from flows.channels import GAPS, RAW_AGGTRADE
 from flows.gap_ledger import LedgerRow, read_ledger
 from flows.partitioning import partition_of
+from infra.tls import kafka_security
 
 ANSWER_S = 15.0
 POLL_S = 0.1  # a call waits for all that it may take
@@ -21,6 +22,7 @@ class LogExcerpts:
         self._bootstrap = bootstrap_servers
         self._consumer = Consumer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "verify",  # never joined: partitions are assigned by hand
                 "enable.auto.commit": False,

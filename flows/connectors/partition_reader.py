@@ -5,6 +5,7 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flows.domain.errors import NoTopic, OutOfRange
+from infra.tls import kafka_security
 
 CHUNK_SIZE = 10_000
 TIMEOUT_S = 60.0  # without a record
@@ -26,6 +27,7 @@ class PartitionReader:
             return
         self._consumer = Consumer(
             {
+                **kafka_security(),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "tracker-reader",  # never joined
                 "enable.auto.commit": False,

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from flows.channels import SECONDSTAT
 from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer
 from flows.connectors.partition_reader import PartitionReader
+from infra.tls import kafka_security
 
 Key = tuple[int, str]  # timestamp, symbol
 # A second that begins so much after the range's end is published when nothing of the range is revised any more; the
@@ -104,7 +105,9 @@ def await_passed(
 
     Raises KafkaException.
     """
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+    consumer = Consumer(
+        {**kafka_security(), "bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False}
+    )
     deadline = time.monotonic() + within_s
     try:
         while True:

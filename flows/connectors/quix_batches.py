@@ -20,12 +20,14 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from quixstreams import Application
 from quixstreams.checkpointing.exceptions import CheckpointConsumerCommitError
 from quixstreams.context import set_message_context
+from quixstreams.kafka.configuration import ConnectionConfig
 from quixstreams.kafka.exceptions import KafkaConsumerException
 from quixstreams.models import MessageContext
 from quixstreams.processing import ProcessingContext
 
 from flows import drain
 from flows.connectors.clickhouse_sink import ClickHouseSink
+from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,9 @@ class BatchApplication(Application):
         # Quix makes the group's directory when it runs; two applications at once would get in each other's way.
         (state / consumer_group).mkdir(parents=True, exist_ok=True)
         super().__init__(
-            broker_address=bootstrap_servers,
+            broker_address=ConnectionConfig.from_librdkafka_dict(
+                {**kafka_security(), "bootstrap.servers": bootstrap_servers}
+            ),
             consumer_group=consumer_group,
             auto_offset_reset="earliest",
             consumer_poll_timeout=POLL_S,

@@ -11,6 +11,7 @@ from redis.retry import Retry
 
 from flows import drain
 from flows.domain.errors import DeliveryFailed
+from infra.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ class LastValue:
 class RedisSink(FixedPartitionedSink[LastValue, None]):
     """Items are (partition of the source as text, LastValue). Greater goes by `order_by`, fields of the JSON."""
 
-    def __init__(self, host: str, port: int, parts: int, order_by: tuple[str, ...]) -> None:
+    def __init__(self, host: str, port: int, parts: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
         self._address = (host, port)
+        self._tls = tls
         self._parts = parts
         self._order_by = order_by
 
@@ -67,17 +69,23 @@ class RedisSink(FixedPartitionedSink[LastValue, None]):
 
     def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> "RedisSinkPart":
         """One part, with a connection of its own."""
-        return RedisSinkPart(*self._address, self._order_by)
+        return RedisSinkPart(*self._address, self._order_by, self._tls)
 
 
 class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
     """Writes a batch in one call and waits for the answer, so there is nothing left to snapshot."""
 
-    def __init__(self, host: str, port: int, order_by: tuple[str, ...]) -> None:
+    def __init__(self, host: str, port: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
         self._where = f"{host}:{port}"
         # The waiting is done here, where it can be seen and a drain ends it: the client's own retries take a minute.
         self._redis = Redis(
-            host=host, port=port, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), retries=0)
+            host=host,
+            port=port,
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            retry=Retry(NoBackoff(), retries=0),
+            ssl=tls is not None,
+            **(tls.redis_options() if tls else {}),
         )
         self._script = self._redis.register_script(_PUBLISH)
         self._order_by = order_by

@@ -102,8 +102,14 @@ def main() -> None:
     setup_logging(settings.log_level)
     host, port = settings.clickhouse_http
     password = settings.clickhouse_password.get_secret_value()
+    tls = settings.tls("clickhouse")
     client = clickhouse_connect.get_client(
-        host=host, port=port, username=settings.clickhouse_user, password=password, autogenerate_session_id=False
+        host=host,
+        port=port,
+        username=settings.clickhouse_user,
+        password=password,
+        autogenerate_session_id=False,
+        **(tls.clickhouse_options() if tls else {}),
     )
     applied = migrate(client, settings.clickhouse_database, settings.clickhouse_table)
     log.info("%s is up to date (%d applied now)", settings.clickhouse_database, len(applied))

@@ -114,10 +114,13 @@ def external(settings: Settings) -> dict[str, Part]:
         found.append(Part("kafka", (), f"kafka://{settings.bootstrap_servers}", settings.bootstrap_servers))
     if "redis_addr" in given:
         address = join_address(*split_address(settings.redis_addr, 6379))
-        found.append(Part("redis", (), f"redis://{address}", address))
+        # With TLS, whether it takes connections is all that is asked.
+        scheme = "tcp" if settings.tls("redis") else "redis"
+        found.append(Part("redis", (), f"{scheme}://{address}", address))
     if "clickhouse_addr" in given:
         address = join_address(*settings.clickhouse_http)
-        found.append(Part("clickhouse", (), f"http://{address}/ping", address))
+        url = f"tcp://{address}" if settings.tls("clickhouse") else f"http://{address}/ping"
+        found.append(Part("clickhouse", (), url, address))
     if "postgres_host" in given:
         for name, usual in (("postgres-auth", 5432), ("postgres-profile", 5434)):
             address = join_address(settings.postgres_host, settings.postgres_port or usual)

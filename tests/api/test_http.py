@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -9,10 +10,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from api.http import MAX_BODY_BYTES, health_router, install_problems, problem_responses
+from api.http import (
+    API_ONLY,
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    LimitedHttp,
+    SecurityHeaders,
+    health_router,
+    install_problems,
+    problem_responses,
+)
 
 
 class Busy(Exception):
@@ -233,3 +244,72 @@ def test_a_taken_port_is_an_error_that_names_it() -> None:
         timer.cancel()
     assert process.returncode == 1
     assert f"127.0.0.1:{port}" in output
+
+
+async def test_a_head_too_long_is_431(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/busy", headers={"X-Long": "x" * MAX_HEAD_BYTES}), 431)
+    assert_problem(await client.get("/busy?" + "q" * MAX_HEAD_BYTES), 431)
+    assert_problem(await client.get("/busy", headers=[(f"x-{n}", "x" * 100) for n in range(200)]), 431)
+    assert (await client.get("/teapot", headers={"X-Long": "x" * (MAX_HEAD_BYTES - 500)})).status_code == 418
+
+
+def test_a_head_without_an_end_ends_the_connection() -> None:
+    process = served(0)
+    try:
+        port = port_in_log(process)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as long:
+            long.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ")
+            answer = b""
+            try:
+                for _ in range(200):
+                    long.sendall(b"x" * 1024)
+                answer = long.recv(100)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # what it had not read may take the answer along
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 431")
+        with httpx.Client() as client:
+            assert client.get(f"http://127.0.0.1:{port}/openapi.json").status_code == 200
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_head_that_takes_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.http.HEAD_WITHIN_S", 0.2)
+    server = uvicorn.Server(uvicorn.Config(make_app(), http=LimitedHttp, port=0, log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve([listening]))
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            assert await reader.read() == b""  # nothing was sent
+            writer.close()
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(b"GET /busy HTTP/1.1\r\nHost: x\r\n")
+            assert await reader.read() == b""
+            writer.close()
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(
+                b"POST /things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+            )
+            await asyncio.sleep(0.3)  # longer than a head may take: the body has its own time
+            writer.write(b'{"name":"ada"}')
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        server.should_exit = True
+        await serving
+
+
+@pytest.mark.parametrize("https", [False, True])
+async def test_careful_headers(https: bool) -> None:
+    app = make_app()
+    app.add_middleware(SecurityHeaders, more={"/things": API_ONLY}, https=https)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/busy", "/broken", "/nowhere", "/things"):
+            headers = (await client.post(path)).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert ("strict-transport-security" in headers) is https
+            assert ("content-security-policy" in headers) is (path == "/things")
+            assert "access-control-allow-origin" not in headers

@@ -5,7 +5,7 @@ from typing import Any
 import jwt
 import pytest
 
-from api.tokens import AccessTokens, ExpiredToken, InvalidToken
+from api.tokens import AccessTokens, ExpiredToken, InvalidToken, key_id
 
 SECRET = "s" * 32
 USER = str(uuid.uuid4())
@@ -105,3 +105,34 @@ def test_anything_else_is_refused(tokens: AccessTokens, text: str) -> None:
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         AccessTokens("short", 900)
+
+
+def test_a_token_names_its_session_and_its_key(tokens: AccessTokens) -> None:
+    token, _ = tokens.issue(USER, "ada", "a-session")
+    assert tokens.verify(token).sid == "a-session"
+    assert jwt.get_unverified_header(token)["kid"] == key_id(SECRET)
+    with pytest.raises(InvalidToken):
+        tokens.verify(forged(sid=7))
+
+
+def test_after_a_rotation_the_old_secret_verifies_and_signs_no_more() -> None:
+    old, new = AccessTokens(SECRET, 900), AccessTokens("n" * 32, 900, [SECRET])
+    before, after = old.issue(USER, "ada")[0], new.issue(USER, "ada")[0]
+    assert new.verify(before).sub == new.verify(after).sub == USER
+    assert jwt.get_unverified_header(after)["kid"] == key_id("n" * 32)
+    for tokens, token in ((old, after), (AccessTokens("n" * 32, 900), before)):
+        with pytest.raises(InvalidToken):
+            tokens.verify(token)
+
+
+@pytest.mark.parametrize("kid", ["", "unknown", key_id("n" * 32), 5, None])
+def test_a_kid_of_another_key_is_refused(kid: object) -> None:
+    token = forged()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    with pytest.raises((InvalidToken, jwt.InvalidTokenError)):
+        AccessTokens(SECRET, 900, ["n" * 32]).verify(jwt.encode(claims, SECRET, "HS256", {"kid": kid}))
+
+
+def test_previous_secrets_are_no_shorter() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        AccessTokens(SECRET, 900, ["short"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from api.auth.accounts import AccountService
 from api.auth.credentials import PasswordHasher
 from api.auth.database import Database
 from api.auth.repository import AuthRepository
@@ -25,6 +26,9 @@ class Clock:
     def __call__(self) -> datetime:
         return self.now
 
+    async def sleep(self, seconds: float) -> None:
+        self.forward(seconds)
+
     def forward(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
@@ -37,6 +41,7 @@ class Auth:
     channel: grpc.aio.Channel
     server: AuthServer
     service: AuthService
+    accounts: AccountService
     repository: AuthRepository
     database: Database
     hasher: PasswordHasher

@@ -18,7 +18,7 @@ import pytest
 from auth_parts import PASSWORD, SECRET, Auth
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from api.auth.database import Database
 from api.auth.server import AuthServer
@@ -60,7 +60,7 @@ async def test_a_message_too_long_is_refused(auth: Auth) -> None:
 
 
 async def test_a_taken_port_is_an_error(auth: Auth) -> None:
-    second = AuthServer(auth.service, auth.database, "127.0.0.1", auth.server.port)
+    second = AuthServer(auth.service, auth.accounts, auth.database, "127.0.0.1", auth.server.port)
     with pytest.raises(RuntimeError):
         await second.start()
 
@@ -116,7 +116,7 @@ class Gate:
 
 @asynccontextmanager
 async def serving(auth: Auth, database: Database) -> AsyncIterator[grpc.aio.Channel]:
-    server = AuthServer(auth.service, database, "127.0.0.1", 0)
+    server = AuthServer(auth.service, auth.accounts, database, "127.0.0.1", 0)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -166,6 +166,11 @@ async def test_too_many_hashes_at_once_are_turned_away_and_refreshes_are_not(aut
         await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await auth.stub.Login(login)
+        # Whoever is turned away has cost no query, and is not counted as a failure.
+        async with auth.database.transaction() as connection:
+            assert (
+                await connection.execute(text("SELECT coalesce(sum(failures), 0) FROM login_failures"))
+            ).scalar_one() == 0
         await auth.stub.RefreshToken(auth_pb2.RefreshTokenRequest(refresh_token=session.refresh_token))
     finally:
         release.set()

@@ -3,7 +3,9 @@ import threading
 
 import bcrypt
 import pytest
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from api.auth.common_passwords import is_common
 from api.auth.credentials import PasswordHasher, checked_name, checked_password
 from api.auth.errors import InvalidInput, Overloaded
 
@@ -82,3 +84,32 @@ async def test_who_would_wait_longer_than_callers_do_is_refused() -> None:
     await busy
     assert await hasher.hash("password")
     hasher.close()
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["password", "12345678", "PASSWORD", "password123", "Password1", "iloveyou1", "michelle", "987654321", "123123123",
+     "qwertyuiop", "1q2w3e4r", "00000000", "basketball", "trustno1", "zaq12wsx"],
+)  # fmt: skip
+def test_common_passwords_are_refused(password: str) -> None:
+    with pytest.raises(InvalidInput, match="password: "):
+        checked_password(password)
+
+
+@pytest.mark.parametrize("password", ["mypassword123", "x" * 128, "пароль12", "🔑" * 8, "correct horse"])
+def test_others_are_taken(password: str) -> None:
+    assert checked_password(password) == password
+
+
+def test_the_three_thousand_most_common_are_refused() -> None:
+    listed = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= 8][:3000]
+    assert len(listed) == 3000
+    assert [word for word in listed if not is_common(word)] == []
+
+
+@pytest.mark.parametrize(
+    "password", ["the name of ada", "The Name Of Ada", "bitcoin2026!", "crypto tracker 1", "btcusdt123"]
+)
+def test_words_of_the_context_are_refused(password: str) -> None:
+    with pytest.raises(InvalidInput, match="password: "):
+        checked_password(password, "the name of ada")

@@ -88,7 +88,7 @@ async def test_a_foreign_or_missing_refresh_token(client: httpx.AsyncClient) -> 
 
 
 async def test_a_cookie_too_long_for_the_next_service_is_foreign_too(client: httpx.AsyncClient) -> None:
-    cookie = {"Cookie": b"refreshToken=" + b"\xff" * 40_000}
+    cookie = {"Cookie": b"refreshToken=" + b"\xff" * 10_000}
     assert_problem(await client.post(f"{AUTH}/refresh", headers=cookie), 401)
     assert (await client.post(f"{AUTH}/logout", headers=cookie)).status_code == 200
 
