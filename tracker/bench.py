@@ -20,8 +20,10 @@ def bench(
     symbols: Annotated[int | None, typer.Option(help="How many symbols are traded.")] = None,
     per_ms: Annotated[int | None, typer.Option(help="second-stats: trades per ms of event time.")] = None,
     runs: Annotated[int | None, typer.Option(help="second-stats: the median of so many.")] = None,
-    rate: Annotated[int | None, typer.Option(help="latency: trades per second.")] = None,
-    seconds: Annotated[int | None, typer.Option(help="latency: how long.")] = None,
+    rate: Annotated[int | None, typer.Option(help="latency: trades per second; fanout: REST calls.")] = None,
+    seconds: Annotated[int | None, typer.Option(help="latency, fanout: how long.")] = None,
+    clients: Annotated[int | None, typer.Option(help="fanout: WebSockets.")] = None,
+    peers: Annotated[str | None, typer.Option(help="fanout: source of the Go peer and its driver.")] = None,
 ) -> None:
     """Measure: run one benchmark, or all, and show each figure with its ratio to a peer.
 
@@ -30,6 +32,7 @@ def bench(
     given = {
         "bootstrap": bootstrap, "topic": topic, "n": n, "sinks": sinks, "redis": redis, "symbols": symbols,
         "per_ms": per_ms, "runs": runs, "rate": rate, "seconds": seconds,
+        "clients": clients, "peers": peers,
     }  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     if find_spec("bench") is None:

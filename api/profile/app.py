@@ -14,16 +14,18 @@ from sqlalchemy import URL
 
 from api.database import Database, DatabaseAway
 from api.http import health_router, install_problems, serve
+from api.profile.admission import Admission
 from api.profile.aggregator_client import AggregatorClient, Outbox
 from api.profile.auth_client import AuthClient
 from api.profile.endpoints import auth_router, profile_router
 from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
+from api.profile.live_protocol import LiveProtocol
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
 from api.profile.security import Origins, SecurityHeaders, bearer, not_authenticated
 from api.profile.service import ProfileService
-from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
+from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, websocket_router
 from api.symbols import SymbolDirectory, rest_url
 from api.tokens import AccessTokens
 from infra.logs import setup_logging
@@ -128,7 +130,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health_router(bff.unavailable))
     app.include_router(auth_router(bff.service, secure_cookie=settings.env != "local"))
     app.include_router(profile_router(bff.service, bearer(bff.tokens)))
-    app.include_router(websocket_router(Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins))))
+    admission = Admission(
+        settings.ws_connections_per_user,
+        settings.ws_connections_per_address,
+        limit_loopback=settings.ws_limit_loopback,
+    )
+    connections = Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins), admission)
+    app.include_router(websocket_router(connections))
     return app
 
 
