@@ -22,6 +22,12 @@ from api.listening import listen
 
 MAX_BODY_BYTES = 64 * 1024
 PROBLEM_JSON = "application/problem+json"
+UVICORN: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 5,
+}
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = logging.getLogger(__name__)
@@ -180,9 +186,8 @@ def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
         sockets = listen(host, port)
     except OSError as error:
         sys.exit(f"cannot listen on {host}:{port}: {error.strerror or error}")
-    usual = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 5}
     log.info("listening on http://%s:%d", host, sockets[0].getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, **(usual | options)))
+    server = uvicorn.Server(uvicorn.Config(app, **(UVICORN | options)))
     server.run(sockets)
     if not server.started:
         sys.exit(1)

@@ -28,6 +28,7 @@ from api.profile.service import ProfileService
 from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, websocket_router
 from api.symbols import SymbolDirectory, rest_url
 from api.tokens import AccessTokens
+from api.workers import end_with_parent, serve_many
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
 
@@ -152,6 +153,14 @@ def database_url(settings: Settings) -> URL:
     )
 
 
+def worker() -> FastAPI:
+    """The application of one of several processes."""
+    settings = Settings()
+    setup_logging(settings.log_level)
+    end_with_parent()
+    return create_app(settings)
+
+
 def main() -> None:
     """Entry point; a configuration that can't be used is one line and exit 1."""
     try:
@@ -160,7 +169,16 @@ def main() -> None:
         app = create_app(settings)
     except ValueError as error:
         sys.exit(f"profile: {error}")
-    serve(app, *settings.listen(DEFAULT_PORT), **UVICORN)
+    options: dict[str, Any] = {
+        **UVICORN,
+        "ws_ping_interval": settings.ws_ping_interval,
+        "ws_ping_timeout": settings.ws_ping_interval,
+    }
+    where = settings.listen(DEFAULT_PORT)
+    if settings.http_workers == 1:
+        serve(app, *where, **options)
+    else:
+        serve_many("api.profile.app:worker", settings.http_workers, *where, **options)
 
 
 def _address(address: str, default_port: int) -> str:
