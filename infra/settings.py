@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
+    trusted_proxies: Words = ()
     http_workers: int = Field(default=1, ge=1, le=64)
     ws_ping_interval: Duration = 20.0  # a client that has not answered a ping within the same time is dropped
     ws_connections_per_user: int = Field(default=100, ge=0)  # 0: no limit

@@ -1,6 +1,7 @@
 """The profile service's process (the BFF): `python -m api.profile.app`."""
 
 import asyncio
+import gc
 import logging
 import sys
 import uuid
@@ -33,6 +34,8 @@ from infra.logs import setup_logging
 from infra.settings import Settings, split_address
 
 DEFAULT_PORT = 8080
+WORKER_READY_WITHIN_S = 5.0
+COLLECT_EVERY = 10_000  # containers made and not ended
 # A client's push is small and changes each second: compression would cost more than it saves.
 UVICORN: dict[str, Any] = {
     "ws": LiveProtocol,
@@ -76,6 +79,15 @@ class Bff:
         for part in (self.hub, self.feed, self.auth, self.aggregator, self.symbols, self.database):
             await part.close()
 
+    async def ready_within(self, seconds: float) -> None:
+        """Returns when requests can be served, or after so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while await self.unavailable():  # noqa: ASYNC110 - it is the database that is waited for
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log.warning("serving before the database answers")
+
     async def unavailable(self) -> str | None:
         """Why requests can't be served, or None; without Redis prices only turn stale."""
         try:
@@ -106,13 +118,19 @@ class Bff:
             self._broken = f"work in the background ended: {error}"
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; it connects to everything when it starts. Raises ValueError for an unusable secret."""
+def create_app(settings: Settings, *, ready_within_s: float = 0.0) -> FastAPI:
+    """The application; it connects to everything when it starts, and waits so long for that before it serves.
+
+    Raises ValueError for an unusable secret.
+    """
     bff = Bff(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         bff.start()
+        _tune_collector()
+        if ready_within_s:
+            await bff.ready_within(ready_within_s)
         yield
         await bff.stop()
 
@@ -154,11 +172,11 @@ def database_url(settings: Settings) -> URL:
 
 
 def worker() -> FastAPI:
-    """The application of one of several processes."""
+    """The application of one of several processes: `/readyz` of another says nothing of this one."""
     settings = Settings()
     setup_logging(settings.log_level)
     end_with_parent()
-    return create_app(settings)
+    return create_app(settings, ready_within_s=WORKER_READY_WITHIN_S)
 
 
 def main() -> None:
@@ -171,6 +189,7 @@ def main() -> None:
         sys.exit(f"profile: {error}")
     options: dict[str, Any] = {
         **UVICORN,
+        "forwarded_allow_ips": list(settings.trusted_proxies),
         "ws_ping_interval": settings.ws_ping_interval,
         "ws_ping_timeout": settings.ws_ping_interval,
     }
@@ -179,6 +198,13 @@ def main() -> None:
         serve(app, *where, **options)
     else:
         serve_many("api.profile.app:worker", settings.http_workers, *where, **options)
+
+
+def _tune_collector() -> None:
+    """What was made until now stays: looking through it again and again would hold up every client for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 50)
 
 
 def _address(address: str, default_port: int) -> str:

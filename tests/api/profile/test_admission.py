@@ -10,9 +10,8 @@ from api.profile.admission import Admission, TooManyConnections
 def test_a_user_has_so_many_and_gets_one_back_with_each_that_ends() -> None:
     admission = Admission(per_user=2, per_address=0)
     with admission.user("one"), admission.user("other"):
-        with admission.user("one"):
-            with pytest.raises(TooManyConnections), admission.user("one"):
-                pass
+        with admission.user("one"), pytest.raises(TooManyConnections), admission.user("one"):
+            pass
         with admission.user("one"):
             pass
 
