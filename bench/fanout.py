@@ -32,9 +32,10 @@ def run(
     seconds: int = 20,
     symbols: int = 50,
     rate: int = 300,
+    workers: int = 1,
     peers: str | None = None,
 ) -> list[Figure]:
-    """10 coins of `symbols` a client; REST at `rate` requests a second. Delays are of a tick that is had whole."""
+    """10 coins of `symbols` a client, `workers` processes of the BFF; REST at `rate` requests a second. Delays are of a tick that is had whole."""
     source = Path(peers or os.environ.get("FANOUT_PEERS", "") or _PEERS)
     with TemporaryDirectory(prefix="tracker-bench-") as directory:
         home = Path(directory)
@@ -46,7 +47,7 @@ def run(
             print("no Go here to compile the peers with: the fan-out is not measured", file=sys.stderr)
         else:
             binaries = built(source, home)
-        with stack(home) as parts:
+        with stack(home, HTTP_WORKERS=str(workers)) as parts:
             figures = _fanout(parts, home, *binaries, clients, seconds, symbols) if binaries else []
             return figures + _rest(parts, rate)
 
@@ -61,7 +62,7 @@ def _fanout(
     slow = ["-slow", str(SLOW_CLIENTS), "-slow-coins", str(len(known))]
     make_users(driver, parts, home, *load, *slow)
     bff = psutil.Process(parts["profile"]["pid"])
-    idle_mb = bff.memory_info().rss / 2**20
+    idle_mb = sum(one.memory_info().rss for one in [bff, *bff.children()]) / 2**20
     there = ["-skip-setup", "-pid", str(bff.pid)]
     # The slow clients' users are drawn after the others', so that one setup serves both runs.
     ours = drive(driver, url, redis, *load, *there)

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import jwt
+import psutil
 import psycopg
 from aiohttp import web
 
@@ -34,7 +35,10 @@ MAX_OFFSET = 15_000
 
 @contextmanager
 def stack(home: Path, **environment: str) -> Iterator[dict[str, Any]]:
-    """`tracker up --only profile,exchange`, the BFF alone on its core; gives `tracker status --json`'s answer."""
+    """`tracker up --only profile,exchange`; gives the parts of `tracker status --json`.
+
+    The BFF is alone on its core; with HTTP_WORKERS its processes take turns on both.
+    """
     own, others = cores()
     env = {**os.environ, "JWT_SECRET": SECRET, "DATA_DIR": str(home), "PORT_OFFSET": str(_free_offset()), **environment}
     command = [*_on(others), sys.executable, "-m", "tracker", "up", "--only", "profile,exchange"]
@@ -46,6 +50,8 @@ def stack(home: Path, **environment: str) -> Iterator[dict[str, Any]]:
         status = json.loads(subprocess.run(asked, cwd=_ROOT, env=env, capture_output=True, check=False).stdout)
         found = {part["name"]: part for part in status["parts"]}
         pin(found["profile"]["pid"], own)
+        for number, worker in enumerate(psutil.Process(found["profile"]["pid"]).children()):
+            pin(worker.pid, (own, others)[number % 2])
         yield found
     finally:
         process.terminate()

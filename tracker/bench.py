@@ -23,6 +23,7 @@ def bench(
     rate: Annotated[int | None, typer.Option(help="latency: trades per second; fanout: REST calls.")] = None,
     seconds: Annotated[int | None, typer.Option(help="latency, fanout: how long.")] = None,
     clients: Annotated[int | None, typer.Option(help="fanout: WebSockets.")] = None,
+    workers: Annotated[int | None, typer.Option(help="fanout: processes of the BFF (HTTP_WORKERS).")] = None,
     peers: Annotated[str | None, typer.Option(help="fanout: source of the Go peer and its driver.")] = None,
 ) -> None:
     """Measure: run one benchmark, or all, and show each figure with its ratio to a peer.
@@ -32,7 +33,7 @@ def bench(
     given = {
         "bootstrap": bootstrap, "topic": topic, "n": n, "sinks": sinks, "redis": redis, "symbols": symbols,
         "per_ms": per_ms, "runs": runs, "rate": rate, "seconds": seconds,
-        "clients": clients, "peers": peers,
+        "clients": clients, "workers": workers, "peers": peers,
     }  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     if find_spec("bench") is None:
