@@ -35,7 +35,10 @@ def run(
     workers: int = 1,
     peers: str | None = None,
 ) -> list[Figure]:
-    """10 coins of `symbols` a client, `workers` processes of the BFF; REST at `rate` requests a second. Delays are of a tick that is had whole."""
+    """10 coins of `symbols` a client, `workers` processes of the BFF; REST at `rate` requests a second.
+
+    Delays are of a tick that a client has whole.
+    """
     source = Path(peers or os.environ.get("FANOUT_PEERS", "") or _PEERS)
     with TemporaryDirectory(prefix="tracker-bench-") as directory:
         home = Path(directory)
