@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run live setup setup-dev test test-determinism test-faults test-api check bench lock protos clean
+.PHONY: help run live setup setup-dev test test-determinism test-faults test-api check bench bench-fanout lock protos clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -39,6 +39,9 @@ check: $(VENV)/.dev  ## linter, formatter check, import directions, types
 
 bench: $(VENV)/.product  ## the benchmarks, with their ratios to a peer in the same run
 	$(BIN)/tracker bench $(BENCH)
+
+bench-fanout: $(VENV)/.product  ## the BFF's fan-out beside a Go server (FANOUT_PEERS=DIR of its source)
+	$(BIN)/tracker bench fanout
 
 protos: $(VENV)/.dev  ## generate the gRPC code from protos/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/*.proto

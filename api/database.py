@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from infra.migrations import migrate
 
 DEADLINE_S = 4.0
+TRUSTED_S = 1.0  # a connection used within this is taken for alive
 _SERVER_TIMEOUTS = "-c statement_timeout=3000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=10000"
 
 log = logging.getLogger(__name__)
@@ -41,9 +46,10 @@ class Database:
             pool_size=10,
             max_overflow=0,
             pool_timeout=3,
-            pool_pre_ping=True,
             connect_args={"connect_timeout": 3, "options": _SERVER_TIMEOUTS},
         )
+        event.listen(self._engine.sync_engine, "checkin", _note_use)
+        event.listen(self._engine.sync_engine, "checkout", _ping_when_idle)
 
     @property
     def address(self) -> str:
@@ -86,6 +92,23 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_when_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """A connection that has rested may be dead; `pool_pre_ping` would ask before each transaction of a busy one too."""
+    if time.monotonic() - record.info.get("used", -math.inf) < TRUSTED_S:
+        return
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 def _reason(error: Exception) -> str:

@@ -230,6 +230,15 @@ class LimitedHttp(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
 
 
+UVICORN: dict[str, Any] = {
+    "http": LimitedHttp,
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 5,
+}
+
+
 class BodyLimit:
     """ASGI middleware: takes in the whole body, up to a limit, before the application sees the request.
 
@@ -286,15 +295,8 @@ def serve(app: ASGIApp, host: str, port: int, **options: Any) -> None:
         sockets = listen(host, port)
     except OSError as error:
         sys.exit(f"cannot listen on {host}:{port}: {error.strerror or error}")
-    usual = {
-        "http": LimitedHttp,
-        "log_config": None,
-        "access_log": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": 5,
-    }
     log.info("listening on http://%s:%d", host, sockets[0].getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, **(usual | options)))
+    server = uvicorn.Server(uvicorn.Config(app, **(UVICORN | options)))
     server.run(sockets)
     if not server.started:
         sys.exit(1)

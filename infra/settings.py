@@ -143,6 +143,11 @@ class Settings(BaseSettings):
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
     trusted_proxies: Words = ()  # addresses or networks whose X-Forwarded-For is believed
+    http_workers: int = Field(default=1, ge=1, le=64)
+    ws_ping_interval: Duration = 20.0  # a client that has not answered a ping within the same time is dropped
+    ws_connections_per_user: int = Field(default=100, ge=0)  # 0: no limit
+    ws_connections_per_address: int = Field(default=1000, ge=0)
+    ws_limit_loopback: bool = False
 
     # TLS to these neighbours, by PEM files (infra/tls.py). A gRPC server takes GRPC_TLS_CERT and _KEY too.
     grpc_tls_ca: Path | None = None

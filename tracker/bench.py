@@ -20,8 +20,11 @@ def bench(
     symbols: Annotated[int | None, typer.Option(help="How many symbols are traded.")] = None,
     per_ms: Annotated[int | None, typer.Option(help="second-stats: trades per ms of event time.")] = None,
     runs: Annotated[int | None, typer.Option(help="second-stats: the median of so many.")] = None,
-    rate: Annotated[int | None, typer.Option(help="latency: trades per second.")] = None,
-    seconds: Annotated[int | None, typer.Option(help="latency: how long.")] = None,
+    rate: Annotated[int | None, typer.Option(help="latency: trades per second; fanout: REST calls.")] = None,
+    seconds: Annotated[int | None, typer.Option(help="latency, fanout: how long.")] = None,
+    clients: Annotated[int | None, typer.Option(help="fanout: WebSockets.")] = None,
+    workers: Annotated[int | None, typer.Option(help="fanout: processes of the BFF (HTTP_WORKERS).")] = None,
+    peers: Annotated[str | None, typer.Option(help="fanout: source of the Go peer and its driver.")] = None,
 ) -> None:
     """Measure: run one benchmark, or all, and show each figure with its ratio to a peer.
 
@@ -30,6 +33,7 @@ def bench(
     given = {
         "bootstrap": bootstrap, "topic": topic, "n": n, "sinks": sinks, "redis": redis, "symbols": symbols,
         "per_ms": per_ms, "runs": runs, "rate": rate, "seconds": seconds,
+        "clients": clients, "workers": workers, "peers": peers,
     }  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     if find_spec("bench") is None:

@@ -115,7 +115,9 @@ class PortfolioClient:
                             message = await socket.recv()
                     except TimeoutError:
                         return
-                    yield json.loads(message)
+                    push = json.loads(message)
+                    if "type" not in push:  # a word about the connection
+                        yield push
         except InvalidStatus as error:
             self._token = ""
             raise NotReachable(f"the service answers HTTP {error.response.status_code}") from error

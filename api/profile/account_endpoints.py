@@ -1,6 +1,6 @@
 """`/api/v1/auth/sessions`, `/password` and `/account`: what the owner of an account does with it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Response
@@ -11,7 +11,7 @@ from api.profile.security import Owner
 from api.profile.service import ProfileService
 
 
-def account_router(service: ProfileService, caller: Callable[..., Owner], cookie: dict[str, Any]) -> APIRouter:
+def account_router(service: ProfileService, caller: Callable[..., Awaitable[Owner]], cookie: dict[str, Any]) -> APIRouter:
     """The calls; `cookie` names the refresh cookie, which ends with its session."""
     router = APIRouter(prefix="/api/v1/auth", tags=["account"], route_class=StrictJsonRoute)
     Caller = Annotated[Owner, Depends(caller)]

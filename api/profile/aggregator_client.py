@@ -12,6 +12,7 @@ from api.profile.repository import CLAIM_S, ProfileRepository, SubscriptionChang
 TIMEOUT_S = 5.0
 BATCH = 16  # calls at a time
 LOOK_EVERY_S = 2.0  # other processes write to the same outbox
+GATHER_S = 0.1  # hundreds of changes a second are looked for ten times a second
 MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 assert TIMEOUT_S < CLAIM_S  # nobody else may be told of a later change meanwhile
 
@@ -88,6 +89,7 @@ class Outbox:
                 await self._work.wait()
         except TimeoutError:
             return
+        await asyncio.sleep(GATHER_S)
 
 
 def _raise_first(results: Iterable[BaseException | None]) -> None:

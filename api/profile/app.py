@@ -1,6 +1,7 @@
 """The profile service's process (the BFF): `python -m api.profile.app`."""
 
 import asyncio
+import gc
 import logging
 import sys
 import uuid
@@ -16,23 +17,28 @@ from api.database import Database, DatabaseAway
 from api.http import API_ONLY, SecurityHeaders, health_router, install_problems, serve
 from api.profile.account_client import AccountClient
 from api.profile.account_endpoints import account_router
+from api.profile.admission import Admission
 from api.profile.aggregator_client import AggregatorClient, Outbox
 from api.profile.auth_client import AuthClient
 from api.profile.deletion import Deletions
 from api.profile.endpoints import auth_router, profile_router, refresh_cookie
 from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
+from api.profile.live_protocol import LiveProtocol
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
 from api.profile.security import Origins, bearer, not_authenticated, owner
 from api.profile.service import ProfileService
-from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, LiveProtocol, websocket_router
+from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, websocket_router
 from api.symbols import SymbolDirectory, rest_url
 from api.tokens import AccessTokens
+from api.workers import end_with_parent, serve_many
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
 
 DEFAULT_PORT = 8080
+WORKER_READY_WITHIN_S = 5.0
+COLLECT_EVERY = 10_000  # containers made and not ended
 # A client's push is small and changes each second: compression would cost more than it saves.
 UVICORN: dict[str, Any] = {
     "ws": LiveProtocol,
@@ -82,6 +88,15 @@ class Bff:
         for part in (self.hub, self.feed, self.auth, self.aggregator, self.symbols, self.database):
             await part.close()
 
+    async def ready_within(self, seconds: float) -> None:
+        """Returns when requests can be served, or after so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while await self.unavailable():  # noqa: ASYNC110 - it is the database that is waited for
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log.warning("serving before the database answers")
+
     async def unavailable(self) -> str | None:
         """Why requests can't be served, or None; without Redis prices only turn stale."""
         try:
@@ -112,13 +127,19 @@ class Bff:
             self._broken = f"work in the background ended: {error}"
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; it connects to everything when it starts. Raises ValueError for an unusable secret."""
+def create_app(settings: Settings, *, ready_within_s: float = 0.0) -> FastAPI:
+    """The application; it connects to everything when it starts, and waits so long for that before it serves.
+
+    Raises ValueError for an unusable secret.
+    """
     bff = Bff(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         bff.start()
+        _tune_collector()
+        if ready_within_s:
+            await bff.ready_within(ready_within_s)
         yield
         await bff.stop()
 
@@ -139,7 +160,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(auth_router(bff.service, cookie))
     app.include_router(account_router(bff.service, owner(bff.tokens), cookie))
     app.include_router(profile_router(bff.service, bearer(bff.tokens)))
-    app.include_router(websocket_router(Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins))))
+    admission = Admission(
+        settings.ws_connections_per_user,
+        settings.ws_connections_per_address,
+        limit_loopback=settings.ws_limit_loopback,
+    )
+    connections = Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins), admission)
+    app.include_router(websocket_router(connections))
     return app
 
 
@@ -157,6 +184,14 @@ def database_url(settings: Settings) -> URL:
     return url.update_query_dict(tls.postgres_options()) if tls else url
 
 
+def worker() -> FastAPI:
+    """The application of one of several processes: `/readyz` of another says nothing of this one."""
+    settings = Settings()
+    setup_logging(settings.log_level)
+    end_with_parent()
+    return create_app(settings, ready_within_s=WORKER_READY_WITHIN_S)
+
+
 def main() -> None:
     """Entry point; a configuration that can't be used is one line and exit 1."""
     try:
@@ -165,11 +200,25 @@ def main() -> None:
         app = create_app(settings)
     except ValueError as error:
         sys.exit(f"profile: {error}")
-    proxies: dict[str, Any] = {
+    options: dict[str, Any] = {
+        **UVICORN,
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
+        "ws_ping_interval": settings.ws_ping_interval,
+        "ws_ping_timeout": settings.ws_ping_interval,
     }
-    serve(app, *settings.listen(DEFAULT_PORT), **(UVICORN | proxies))
+    where = settings.listen(DEFAULT_PORT)
+    if settings.http_workers == 1:
+        serve(app, *where, **options)
+    else:
+        serve_many("api.profile.app:worker", settings.http_workers, *where, **options)
+
+
+def _tune_collector() -> None:
+    """What was made until now stays: looking through it again and again would hold up every client for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 50)
 
 
 def _address(address: str, default_port: int) -> str:

@@ -1,14 +1,21 @@
-"""The authorization service over gRPC: every call has a deadline and is made once."""
+"""The authorization service over gRPC: every call has a deadline, and none is made while the service is away.
 
+Only what can't do harm twice is tried twice: a second Register would call its own name taken, and a second
+RefreshToken would be the use of a used token.
+"""
+
+import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from prometheus_client import Gauge
 
+from api.profile.breaker import Breaker
 from api.profile.errors import (
     Conflict,
     InvalidInput,
@@ -23,6 +30,8 @@ from infra.tls import Tls, grpc_channel_credentials
 from protos import auth_pb2, auth_pb2_grpc
 
 DEADLINE_S = 5.0
+RETRY_AFTER_S = 0.1
+OPEN_AFTER, OPEN_FOR_S = 3, 2.0  # failures in a row; then it is asked every two seconds
 _OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # a neighbour, not the Internet
     ("grpc.enable_retries", 0),  # a refresh token is used up by the first try
@@ -38,6 +47,8 @@ _ERRORS: dict[grpc.StatusCode, type[ProfileError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooManyRequests,
 }
+
+OPEN = Gauge("bff_authorization_circuit_open", "Whether the authorization service is not asked, being away")
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,6 +78,8 @@ class AuthClient:
     def __init__(self, address: str, tls: Tls | None = None) -> None:
         self._address = address
         self._tls = tls
+        self._breaker = Breaker(OPEN_AFTER, OPEN_FOR_S)
+        OPEN.set_function(lambda: self._breaker.open)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
@@ -81,30 +94,34 @@ class AuthClient:
 
     async def call(self, method: str, request: Any) -> Any:
         """The answer of a method of the service."""
-        return await _answer(getattr(self._stub, method)(request, timeout=DEADLINE_S))
+        return await self._call(getattr(self._stub, method), request)
 
     async def register(self, name: str, password: str, visitor: Visitor) -> uuid.UUID:
         """The new user's id. Raises Conflict for a taken name, InvalidInput."""
         request = auth_pb2.RegisterRequest(name=name, password=password, caller=_caller(visitor))
-        return uuid.UUID((await _answer(self._stub.Register(request, timeout=DEADLINE_S))).user_id)
+        return uuid.UUID((await self._call(self._stub.Register, request)).user_id)
 
     async def login(self, name: str, password: str, visitor: Visitor) -> TokenPair:
         """Raises NotAuthenticated, TooManyRequests."""
         request = auth_pb2.LoginRequest(name=name, password=password, caller=_caller(visitor))
-        return _pair(await _answer(self._stub.Login(request, timeout=DEADLINE_S)))
+        return _pair(await self._call(self._stub.Login, request, tries=2))
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """Exchange a refresh token. Raises NotAuthenticated."""
         request = auth_pb2.RefreshTokenRequest(refresh_token=refresh_token)
-        return _pair(await _answer(self._stub.RefreshToken(request, timeout=DEADLINE_S)))
+        return _pair(await self._call(self._stub.RefreshToken, request))
 
     async def logout(self, refresh_token: str) -> None:
         """Revoke the token's family."""
-        await _answer(self._stub.Logout(auth_pb2.LogoutRequest(refresh_token=refresh_token), timeout=DEADLINE_S))
+        await self._call(self._stub.Logout, auth_pb2.LogoutRequest(refresh_token=refresh_token), tries=2)
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close(None)
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Any, tries: int = 1) -> T:
+        """The answer. Raises the errors of `api.profile.errors`."""
+        return await self._breaker.call(lambda: _answer(method, request, tries))
 
 
 def _caller(visitor: Visitor) -> auth_pb2.Caller:
@@ -115,11 +132,15 @@ def _pair(response: auth_pb2.TokenResponse) -> TokenPair:
     return TokenPair(response.access_token, response.refresh_token, response.refresh_expires_at_ms)
 
 
-async def _answer(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        _raise_for(error)
+async def _answer(method: Callable[..., Awaitable[T]], request: Any, tries: int) -> T:
+    while True:
+        tries -= 1
+        try:
+            return await method(request, timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            if not tries or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                _raise_for(error)
+        await asyncio.sleep(RETRY_AFTER_S)
 
 
 def _raise_for(error: grpc.aio.AioRpcError) -> NoReturn:

@@ -45,5 +45,16 @@ def units(number: Decimal, digits: int) -> int:
 
 def plain_units(value: int, digits: int) -> str:
     """Plain notation of a non-negative number of 10^-digits units, without trailing zeros."""
-    text = str(value).zfill(digits + 1)
+    text = str(value)
+    if digits == 0:
+        return text
+    if len(text) <= digits:
+        text = text.zfill(digits + 1)
     return f"{text[:-digits]}.{text[-digits:]}".rstrip("0").rstrip(".")
+
+
+def shortest(value: int, digits: int) -> tuple[int, int]:
+    """The same number with the fewest fraction digits: (150, 2) is (15, 1)."""
+    while digits and value % 10 == 0:
+        value, digits = value // 10, digits - 1
+    return value, digits

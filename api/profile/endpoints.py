@@ -1,7 +1,7 @@
 """The REST interface (contract section 3): converts, calls the service, converts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -82,7 +82,7 @@ def auth_router(service: ProfileService, cookie: dict[str, Any]) -> APIRouter:
     return router
 
 
-def profile_router(service: ProfileService, caller: Callable[..., User]) -> APIRouter:
+def profile_router(service: ProfileService, caller: Callable[..., Awaitable[User]]) -> APIRouter:
     """`/api/v1/profile` and `/api/v1/symbols`."""
     router = APIRouter(prefix="/api/v1", tags=["profile"], route_class=StrictJsonRoute)
     Caller = Annotated[User, Depends(caller)]

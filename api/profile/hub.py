@@ -1,7 +1,6 @@
 """Everybody who watches: portfolios by user, quotes by symbol, and who is to be told when something changes.
 
-Work that is the same for many is done once: a symbol's price, a user's push. A connection holds only a number and
-a flag; whatever it did not read in time is replaced by the state of now, never queued.
+Work that is the same for many is done once: a symbol's price, a user's push.
 """
 
 import asyncio
@@ -15,12 +14,13 @@ from typing import Protocol
 from prometheus_client import Gauge
 
 from api.database import DatabaseAway
-from api.profile.portfolio import Holding, Push, user_head
+from api.profile.portfolio import Holding
 from api.profile.prices import Quote
 from api.profile.repository import CoinRow
 from api.profile.security import User
+from api.profile.viewers import LivePortfolio, Viewer
 
-WAKE_AT_ONCE = 100  # clients woken before others get a turn
+PUSH_AT_ONCE = 100  # clients pushed to before others get a turn
 AGE_EVERY_S = 1.0
 RETRY_S = 1.0
 
@@ -35,57 +35,6 @@ class Feed(Protocol):
     def watch(self, quote: Quote) -> None: ...
     def unwatch(self, quote: Quote) -> None: ...
     async def load(self, quotes: Iterable[Quote]) -> None: ...
-
-
-class Viewer:
-    """One connection: what it has still to be told is always the state of now."""
-
-    __slots__ = ("_live", "_sequence", "_wake")
-
-    def __init__(self, live: "LivePortfolio") -> None:
-        self._live = live
-        self._sequence = 0
-        self._wake = asyncio.Event()
-        self._wake.set()  # the first push follows at once
-
-    def wake(self) -> None:
-        """There is something new."""
-        self._wake.set()
-
-    async def next_push(self) -> str:
-        """The newest state, when it is newer than the one given last."""
-        await self._wake.wait()
-        self._wake.clear()
-        self._sequence += 1
-        return self._live.push.numbered(self._sequence)
-
-
-class LivePortfolio:
-    """A user who is watching: coins, connections, and the push that is right now."""
-
-    def __init__(self, user: User) -> None:
-        self.user_id = user.id
-        self.viewers: set[Viewer] = set()
-        self.quotes: dict[str, Quote] = {}
-        self.lock = asyncio.Lock()
-        self.changes = 1  # seen
-        self.loaded = 0  # of these changes, from the database
-        self._head = user_head(str(user.id), user.name)
-        self._holdings: list[Holding] = []
-        self.push = Push(self._head, ())
-
-    def hold(self, holdings: list[Holding]) -> None:
-        """These coins from now on."""
-        self._holdings = holdings
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Tell all connections, if there is something to tell."""
-        push = Push(self._head, self._holdings)
-        if not push.same_as(self.push):
-            self.push = push
-            for viewer in self.viewers:
-                viewer.wake()
 
 
 class Hub:
@@ -163,12 +112,12 @@ class Hub:
             now_ms = time.time_ns() // 1_000_000
             for quote in quotes:
                 quote.check_age(now_ms, self._stale_after_ms)
-            woken = 0
+            pushed = 0
             for live in set[LivePortfolio]().union(*(self._holders.get(quote, ()) for quote in quotes)):
                 live.refresh()
-                woken += len(live.viewers)
-                if woken >= WAKE_AT_ONCE:
-                    woken = 0
+                pushed += len(live.viewers)
+                if pushed >= PUSH_AT_ONCE:
+                    pushed = 0
                     await asyncio.sleep(0)
 
     async def _watch_ages(self) -> None:

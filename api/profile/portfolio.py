@@ -4,31 +4,35 @@ import json
 from collections.abc import Iterable
 from decimal import Decimal
 
-from api.profile.decimals import AMOUNT_DIGITS, FRACTION_DIGITS, plain, plain_units, units
+from api.profile.decimals import AMOUNT_DIGITS, FRACTION_DIGITS, plain, plain_units, shortest, units
 from api.profile.prices import Quote
+
+_SCALE = tuple(10 ** (AMOUNT_DIGITS - digits) for digits in range(AMOUNT_DIGITS + 1))
 
 
 class Holding:
-    """A coin: its quantity in 1e-18 units, and the quote it shares with everybody who holds it."""
+    """A coin: its quantity, and the quote it shares with everybody who holds it."""
 
-    __slots__ = ("_head", "quantity", "quote")
+    __slots__ = ("_digits", "_head", "_quantity", "quote")
 
     def __init__(self, quantity: Decimal, quote: Quote) -> None:
-        self.quantity = units(quantity, FRACTION_DIGITS)
+        # Short integers are quicker to multiply and to print; most quantities have few digits.
+        self._quantity, self._digits = shortest(units(quantity, FRACTION_DIGITS), FRACTION_DIGITS)
         self.quote = quote
         self._head = f'{{"Symbol":{_quoted(quote.symbol)},"Quantity":"{plain(quantity)}","Price":'
 
     def render(self) -> tuple[int, str]:
         """(quantity × price in 1e-26 units, the coin as JSON)."""
-        price = self.quote.price
-        if price is None:
+        quote = self.quote
+        if quote.price is None:
             return 0, f'{self._head}null,"Total":null}}'
-        amount = self.quantity * price
-        return amount, f'{self._head}"{self.quote.text}","Total":"{plain_units(amount, AMOUNT_DIGITS)}"}}'
+        amount, digits = self._quantity * quote.price, self._digits + quote.digits
+        coin = f'{self._head}"{quote.text}","Total":"{plain_units(amount, digits)}"}}'
+        return amount * _SCALE[digits], coin
 
 
 class Push:
-    """The state of a portfolio as JSON, but for the number each connection gives it."""
+    """The state of a portfolio as JSON in UTF-8, but for the number each connection gives it."""
 
     __slots__ = ("_after", "_before")
 
@@ -43,14 +47,16 @@ class Push:
             coins.append(coin)
             if quote.stale:
                 stale.append(_quoted(quote.symbol))
-        self._before = (
-            f'{user}"TotalValue":"{plain_units(total, AMOUNT_DIGITS)}","Coins":[{",".join(coins)}],"Sequence":'
+        value = plain_units(total, AMOUNT_DIGITS)
+        # A token's name can hold half a surrogate pair, which has no UTF-8.
+        self._before = f'{user}"TotalValue":"{value}","Coins":[{",".join(coins)}],"Sequence":'.encode(
+            "utf-8", "replace"
         )
-        self._after = f',"AsOf":{as_of_ms},"Stale":[{",".join(stale)}]}}'
+        self._after = f',"AsOf":{as_of_ms},"Stale":[{",".join(stale)}]}}'.encode()
 
-    def numbered(self, sequence: int) -> str:
+    def numbered(self, sequence: int) -> bytes:
         """The message."""
-        return f"{self._before}{sequence}{self._after}"
+        return b"%b%d%b" % (self._before, sequence, self._after)
 
     def same_as(self, other: "Push") -> bool:
         """Would it say the same?"""

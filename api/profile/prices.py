@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
-from api.profile.decimals import PRICE_DIGITS, plain_units
+from api.profile.decimals import PRICE_DIGITS, plain_units, shortest
 from flows.domain.errors import InvalidRecord
 from flows.domain.market import scaled
 
@@ -35,15 +35,17 @@ _minitickers = msgspec.json.Decoder(_MiniTicker)
 class Quote:
     """The last price of one symbol, shared by everybody who holds it.
 
-    `price` is in 1e-8 units, None until one is known; `text` is the same in plain notation. `as_of_ms` is the end of
-    the price's second, 0 while the price is a miniticker's. `stale` is what the last `check_age` found.
+    `price` is in 10^-digits units with as few digits as it has, None until one is known; `text` is the same in plain
+    notation. `as_of_ms` is the end of the price's second, 0 while the price is a miniticker's. `stale` is what the last
+    `check_age` found.
     """
 
-    __slots__ = ("_known_until_ms", "_order", "as_of_ms", "price", "stale", "symbol", "text")
+    __slots__ = ("_known_until_ms", "_order", "as_of_ms", "digits", "price", "stale", "symbol", "text")
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self.price: int | None = None
+        self.digits = 0
         self.text = ""
         self.as_of_ms = 0
         self.stale = False
@@ -79,8 +81,8 @@ class Quote:
         return self.stale != before
 
     def _set(self, price: str, known_until_ms: int) -> None:
-        self.price = scaled(price)
-        self.text = plain_units(self.price, PRICE_DIGITS)
+        self.price, self.digits = shortest(scaled(price), PRICE_DIGITS)
+        self.text = plain_units(self.price, self.digits)
         self._known_until_ms = known_until_ms
 
 

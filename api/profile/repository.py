@@ -23,6 +23,25 @@ CLAIM_S = 30.0
 _live = coins.c.deleted_at.is_(None)
 
 
+# The statements of the busiest call, built once.
+_its_coin = (coins.c.user_id == sa.bindparam("owner")) & (coins.c.symbol == sa.bindparam("coin")) & _live
+_changed = coins.c.quantity + sa.bindparam("change", type_=coins.c.quantity.type)
+_ADD = (
+    coins.update()
+    .where(_its_coin, _changed >= 0, _changed < sa.literal(Decimal(10) ** decimals.INTEGER_DIGITS))
+    .values(quantity=_changed, updated_at=sa.bindparam("now"))
+    .returning(*coins.c)
+)
+_HELD = sa.select(coins.c.quantity).where(_its_coin)
+_HOLD = (
+    insert(coins)
+    .on_conflict_do_nothing(index_elements=[coins.c.user_id, coins.c.symbol], index_where=_live)
+    .values({name: sa.bindparam(name) for name in ("user_id", "symbol", "quantity", "created_at", "updated_at")})
+    .returning(*coins.c)
+)
+_TELL = outbox.insert()
+
+
 @dataclass(frozen=True)
 class CoinRow:
     """A coin held; `symbol` is lowercase."""
@@ -130,11 +149,16 @@ class ProfileRepository:
             await _tell_aggregator(connection, user_id, symbol, held=False)
 
     async def tell_all_again(self) -> int:
-        """Put every holding into the outbox; gives their number.
+        """Put every holding into the outbox that has nothing there; gives their number.
 
         The rows are locked, so that a deletion at the same time comes either before (and is not told of here) or after.
         """
-        holdings = sa.select(coins.c.user_id, coins.c.symbol, sa.true()).where(_live).with_for_update(read=True)
+        there = sa.exists().where((outbox.c.user_id == coins.c.user_id) & (outbox.c.symbol == coins.c.symbol))
+        holdings = (
+            sa.select(coins.c.user_id, coins.c.symbol, sa.true())
+            .where(_live, ~there)
+            .with_for_update(read=True, of=coins)
+        )
         async with self._database.transaction() as connection:
             fill = outbox.insert().from_select(["user_id", "symbol", "held"], holdings)
             return (await connection.execute(fill)).rowcount
@@ -175,33 +199,35 @@ async def _held(connection: AsyncConnection, user_id: uuid.UUID) -> list[CoinRow
 
 
 async def _change(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow:
-    # Another change may add or delete the coin between the two steps; then they begin again.
+    # Another change may add or delete the coin between the steps; then they begin again.
     while True:
         if coin := await _change_held(connection, user_id, symbol, change):
             return coin
+        await _refuse_impossible(connection, user_id, symbol, change)
         if coin := await _hold_anew(connection, user_id, symbol, change):
             await _tell_aggregator(connection, user_id, symbol, held=True)
             return coin
 
 
 async def _change_held(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> CoinRow | None:
-    """The changed coin, or None when it is not held."""
-    query = sa.select(coins.c.id, coins.c.quantity).where(_coin_of(user_id, symbol)).with_for_update()
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        return None
-    new = {"quantity": _sum(row.quantity, change), "updated_at": datetime.now(UTC)}
-    update = coins.update().where(coins.c.id == row.id).values(new).returning(*coins.c)
-    return _coin((await connection.execute(update)).one())
+    """The changed coin, or None when it is not held or the change is not possible."""
+    values = {"owner": user_id, "coin": symbol, "change": change, "now": datetime.now(UTC)}
+    return _coin((await connection.execute(_ADD, values)).one_or_none())
+
+
+async def _refuse_impossible(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, change: Decimal) -> None:
+    """Raises InvalidInput when the coin is held, but can't change by this."""
+    held = (await connection.execute(_HELD, {"owner": user_id, "coin": symbol})).scalar_one_or_none()
+    if held is not None:
+        _sum(held, change)
 
 
 async def _hold_anew(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, quantity: Decimal) -> CoinRow | None:
     """The new coin, or None when it is held after all."""
     now = datetime.now(UTC)
     values = {"user_id": user_id, "symbol": symbol, "quantity": _sum(Decimal(0), quantity)}
-    row = insert(coins).values(**values, created_at=now, updated_at=now)
-    unless_held = row.on_conflict_do_nothing(index_elements=[coins.c.user_id, coins.c.symbol], index_where=_live)
-    return _coin((await connection.execute(unless_held.returning(*coins.c))).one_or_none())
+    row = {**values, "created_at": now, "updated_at": now}
+    return _coin((await connection.execute(_HOLD, row)).one_or_none())
 
 
 def _sum(quantity: Decimal, change: Decimal) -> Decimal:
@@ -212,4 +238,4 @@ def _sum(quantity: Decimal, change: Decimal) -> Decimal:
 
 
 async def _tell_aggregator(connection: AsyncConnection, user_id: uuid.UUID, symbol: str, *, held: bool) -> None:
-    await connection.execute(outbox.insert().values(user_id=user_id, symbol=symbol, held=held))
+    await connection.execute(_TELL, {"user_id": user_id, "symbol": symbol, "held": held})

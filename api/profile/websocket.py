@@ -3,30 +3,27 @@
 import asyncio
 import json
 import logging
-import socket
 import time
-from asyncio import BaseTransport
-from typing import cast
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.protocol import State
 
 from api.database import DatabaseAway
 from api.http import problem
-from api.profile.hub import Hub, Viewer
+from api.profile.admission import Admission, TooManyConnections
+from api.profile.hub import Hub
+from api.profile.live_protocol import OUTLET, LiveProtocol
 from api.profile.security import Origins, unauthorized, user_of
+from api.profile.viewers import Viewer
 from api.tokens import AccessTokens, Claims, InvalidToken
 
 PATH = "/api/v1/ws"
 AUTH_WITHIN_S = 5.0
 CLOSE_WITHIN_S = 5.0
+WARN_BEFORE_S = 30
 MAX_MESSAGE_BYTES = 4096
-GOING_AWAY, NOT_UNDERSTOOD, TRY_AGAIN_LATER, NOT_AUTHENTICATED = 1001, 1008, 1013, 4401
-# What a client that does not read can leave with us: the rest waits as one flag.
-_WRITE_BUFFER_BYTES = 16 * 1024
-_KERNEL_BUFFER_BYTES = 64 * 1024
+MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 5, 20  # clients have nothing to say but one token
+NOT_UNDERSTOOD, TRY_AGAIN_LATER, NOT_AUTHENTICATED = 1008, 1013, 4401
+RETRY_AFTER = {"Retry-After": "30"}
 
 log = logging.getLogger(__name__)
 
@@ -40,61 +37,14 @@ class Ended(Exception):
         self.reason = reason
 
 
-class LiveProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, but that a stopping server says 1001, a slow reader's buffers are small, and a dead one is dropped."""
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        """Called by uvicorn at the upgrade."""
-        super().connection_made(transport)
-        cast(asyncio.Transport, transport).set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        if found := transport.get_extra_info("socket"):
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
-
-    async def run_asgi(self) -> None:
-        """Called by uvicorn to serve the connection."""
-        app = self.app
-
-        async def served(scope: Scope, receive: Receive, send: Send) -> None:
-            await app(scope, receive, send)  # type: ignore[arg-type,unused-ignore]
-            # A refusal is an answer too: uvicorn would log each as an error.
-            self.handshake_complete = self.handshake_complete or self.close_sent
-
-        self.app = served  # type: ignore[assignment,unused-ignore]
-        await super().run_asgi()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """Called when we are done with the connection."""
-        super().on_task_complete(task)
-        self._abort_soon()
-
-    def keepalive_timeout(self) -> None:
-        """Called when no pong came."""
-        super().keepalive_timeout()
-        self._abort_soon()
-
-    def _abort_soon(self) -> None:
-        # A closed transport still waits for its peer to read what is left: for ever, if it does not.
-        self.loop.call_later(CLOSE_WITHIN_S, self.transport.abort)
-
-    def shutdown(self) -> None:
-        """Called by uvicorn when it stops."""
-        if self.handshake_complete and not self.close_sent and self.conn.state is State.OPEN:
-            self.stop_keepalive()
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_AWAY})
-            self.conn.send_close(GOING_AWAY, "the server is stopping")
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
-        else:
-            super().shutdown()
-
-
 class Connections:
     """Serves one WebSocket after its upgrade request, from authentication to its end."""
 
-    def __init__(self, hub: Hub, tokens: AccessTokens, origins: Origins) -> None:
+    def __init__(self, hub: Hub, tokens: AccessTokens, origins: Origins, admission: Admission) -> None:
         self._hub = hub
         self._tokens = tokens
         self._origins = origins
+        self._admission = admission
 
     async def serve(self, websocket: WebSocket) -> None:
         """Returns when the connection has ended."""
@@ -102,10 +52,14 @@ class Connections:
         try:
             if not self._origins.allow(websocket.headers):
                 await websocket.send_denial_response(problem(403, "this page may not connect"))
-            elif header is None:
-                await self._browser(websocket)
-            else:
-                await self._program(websocket, header)
+                return
+            with self._admission.address(websocket.client.host if websocket.client else ""):
+                if header is None:
+                    await self._browser(websocket)
+                else:
+                    await self._program(websocket, header)
+        except TooManyConnections as error:
+            await websocket.send_denial_response(problem(429, str(error), RETRY_AFTER))
         except Ended as end:
             await _close(websocket, end)
         except WebSocketDisconnect:
@@ -119,9 +73,10 @@ class Connections:
             await websocket.send_denial_response(unauthorized(str(error)))
             return
         try:
-            async with self._hub.viewer(user_of(claims)) as viewer:
-                await websocket.accept()
-                await _talk(websocket, viewer, claims)
+            with self._admission.user(claims.sub):
+                async with self._hub.viewer(user_of(claims)) as viewer:
+                    await websocket.accept()
+                    await _talk(websocket, viewer, claims)
         except DatabaseAway as error:
             await websocket.send_denial_response(problem(503, str(error), {"Retry-After": str(error.retry_after_s)}))
 
@@ -130,9 +85,10 @@ class Connections:
         await websocket.accept()
         claims = await self._first_message(websocket)
         try:
-            async with self._hub.viewer(user_of(claims)) as viewer:
-                await _talk(websocket, viewer, claims)
-        except DatabaseAway as error:
+            with self._admission.user(claims.sub):
+                async with self._hub.viewer(user_of(claims)) as viewer:
+                    await _talk(websocket, viewer, claims)
+        except (DatabaseAway, TooManyConnections) as error:
             raise Ended(TRY_AGAIN_LATER, str(error)) from error
 
     def _claims(self, header: str) -> Claims:
@@ -168,35 +124,35 @@ def websocket_router(connections: Connections) -> APIRouter:
 
 async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
     """Push until the client leaves (WebSocketDisconnect) or has to (Ended)."""
-    tasks = [asyncio.create_task(_push(websocket, viewer)), asyncio.create_task(_listen(websocket))]
+    outlet: LiveProtocol = websocket.scope[OUTLET]
+    outlet.on_ready = viewer.catch_up
+    viewer.attach(outlet)
+    left_s = claims.exp - time.time()
+    warn = asyncio.get_running_loop().call_later(max(0.0, left_s - WARN_BEFORE_S), _warn, outlet, claims.exp)
     try:
-        done, _ = await asyncio.wait(
-            tasks, timeout=max(0.0, claims.exp - time.time()), return_when=asyncio.FIRST_COMPLETED
-        )
+        async with asyncio.timeout(left_s):
+            await _listen(websocket)
+    except TimeoutError as error:
+        raise Ended(NOT_AUTHENTICATED, "the access token has expired") from error
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    if not done:
-        raise Ended(NOT_AUTHENTICATED, "the access token has expired")
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+        warn.cancel()
+        outlet.on_ready = None
+        viewer.detach()
 
 
-async def _push(websocket: WebSocket, viewer: Viewer) -> None:
-    while True:
-        push = await viewer.next_push()
-        try:
-            await websocket.send_text(push)
-        except RuntimeError as error:  # uvicorn has closed it by itself: no pong, or a message too long
-            raise WebSocketDisconnect(1006) from error
+def _warn(outlet: LiveProtocol, expires_s: int) -> None:
+    outlet.write_text(b'{"type":"token_expiring","ExpiresAt":%d}' % (expires_s * 1000))
 
 
 async def _listen(websocket: WebSocket) -> None:
-    """Clients have nothing to say, but may; what is not JSON ends the connection."""
+    """Clients have nothing to say, but may, slowly; what is not JSON ends the connection."""
+    allowed, last = float(MESSAGES_AT_ONCE), time.monotonic()
     while True:
         await _receive(websocket)
+        now = time.monotonic()
+        allowed, last = min(MESSAGES_AT_ONCE, allowed + (now - last) * MESSAGES_A_SECOND) - 1, now
+        if allowed < 0:
+            raise Ended(NOT_UNDERSTOOD, f"more than {MESSAGES_A_SECOND} messages a second")
 
 
 async def _receive(websocket: WebSocket) -> object:

@@ -109,3 +109,21 @@ def test_the_five_symptoms_each_have_commands():
     assert symptoms >= {
         "The WebSocket does not connect", "No price updates", "Authentication errors", "Nothing in ClickHouse", "High memory",
     }  # fmt: skip
+
+
+def test_every_cell_of_what_works_when_what_is_down_has_a_test():
+    heading = "What works when what is down"
+    section = (DOCS / "operations.md").read_text(encoding="utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    listed = dict(re.findall(r"^- ([a-z]): ((?:.|\n  )+)", section, re.MULTILINE))
+    cells = [cell for row in OPERATIONS[heading] for cell in row[1:]]
+    used = [re.findall(r"\[([a-z])\]", cell) for cell in cells]
+    assert [cell for cell, letters in zip(cells, used, strict=True) if not letters] == []
+    assert {letter for letters in used for letter in letters} == set(listed)
+    for letter, text in listed.items():
+        for reference in code_spans(text):
+            file, _, name = reference.partition("::")
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (
+                letter
+            )
+    down = {part for row in OPERATIONS[heading] for part in row[0].split(", ")}
+    assert down - {"one of several workers"} == set(NEEDS) - {"profile"}

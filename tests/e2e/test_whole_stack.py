@@ -41,6 +41,16 @@ SERVICES = (
     "exchange",
 )
 STORES = ("redis", "postgres-auth", "postgres-profile", "clickhouse", "kafka")
+PIPELINE = (
+    "kafka",
+    "clickhouse",
+    "kafka-clickhouse",
+    "ingest",
+    "second-stats",
+    "minitickers",
+    "exchange",
+    "aggregator",
+)
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +283,32 @@ def test_a_killed_part_shows_in_status_and_comes_back(stack, bearer, name):
     assert after["restarts"] == before["restarts"] + 1
     poll_until(lambda: stack.status()[""]["ok"], 30, "all green again")
     moving(stack, bearer)
+
+
+def test_with_the_pipeline_frozen_accounts_coins_and_connections_go_on(stack, client, bearer):
+    """Frozen, since what is killed is back in a second: nothing answers, as with a machine that is gone."""
+    account = {"name": "frozen", "password": "mypassword123"}
+    frozen = [stack.status()[part]["pid"] for part in PIPELINE]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert client.post("/api/v1/auth/register", json=account).status_code == 201
+        token = client.post("/api/v1/auth/login", json=account).json()["accessToken"]
+        theirs = {"Authorization": f"Bearer {token}"}
+        coin = {"symbol": "btcusdt", "quantity": "2"}
+        assert client.post("/api/v1/profile/coins", json=coin, headers=theirs).status_code == 200
+        with contextlib.closing(pushes(stack, bearer)) as live:
+            push = next(live)
+        check_push(push)
+        assert None not in [held["Price"] for held in push["Coins"]]  # the last there were
+        assert client.get("/readyz").status_code == 200
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    poll_until(lambda: stack.status()[""]["ok"], 60, "all green again")
+    moving(stack, bearer)
+    desired = lambda: {row["symbol"]: row["subscribers"] for row in stack.status()[""]["subscriptions"]["desired"]}  # noqa: E731
+    poll_until(lambda: desired()["btcusdt"] == 2, 30, "the subscription that had to wait")
 
 
 def test_stop_leaves_nothing_and_a_second_start_keeps_the_data(stack, client, bearer):

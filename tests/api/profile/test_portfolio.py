@@ -43,7 +43,7 @@ def test_every_push_is_exact(coins: list[tuple[Decimal, Decimal | None, int]]) -
             quote.apply_second_stat(second_stat(quote.symbol, f"{price:.8f}", SECOND - age_s * 1000))
         quote.check_age(now_ms, 60_000)
         holdings.append(Holding(quantity, quote))
-    text = Push(USER, holdings).numbered(42)
+    text = Push(USER, holdings).numbered(42).decode()
     push = json.loads(text)
     assert list(push) == ["UserID", "UserName", "TotalValue", "Coins", "Sequence", "AsOf", "Stale"]
     assert (push.pop("UserID"), push.pop("UserName")) == ("0" * 8, 'a "quoted"\n名')
@@ -52,7 +52,9 @@ def test_every_push_is_exact(coins: list[tuple[Decimal, Decimal | None, int]]) -
         assert list(coin) == ["Symbol", "Quantity", "Price", "Total"]
     decimals = [push["TotalValue"], *(coin[key] for coin in push["Coins"] for key in ("Quantity", "Price", "Total"))]
     for one in decimals:
-        assert one is None or ("E" not in one and (not one.endswith("0") or "." not in one or one == "0"))
+        assert one is None or (
+            one[0] != "." and "E" not in one and (not one.endswith("0") or "." not in one or one == "0")
+        )
     assert exact(push) == naive(coins, now_ms)
 
 

@@ -29,7 +29,8 @@ def test_the_greatest_timestamp_and_revision_wins_in_any_order(events: list[tupl
         if newer:
             best = order, price
     if best is not None:
-        assert (quote.price, quote.as_of_ms) == (best[1], best[0][0] + 1000)
+        assert quote.price is not None
+        assert (quote.price * 10 ** (8 - quote.digits), quote.as_of_ms) == (best[1], best[0][0] + 1000)
 
 
 def test_minitickers_count_until_the_first_trade() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from profile_parts import (
     BASES,
+    PASSWORD,
     TOKENS,
     Bff,
     NewUser,
@@ -23,6 +24,7 @@ from profile_parts import (
     publish,
     push,
     second_stat,
+    unique,
     watching,
 )
 from redis import Redis
@@ -402,6 +404,9 @@ async def test_without_redis_the_last_prices_stay_turn_stale_and_resume(
         async with watching(own, user) as socket:
             message = await push(socket, lambda message: message["Stale"] == ["btcusdt"])
             assert (message["TotalValue"], message["Coins"][0]["Price"]) == ("100", "100")
+            account = {"name": unique(), "password": PASSWORD}
+            assert (await user.client.post("/api/v1/auth/register", json=account)).status_code == 201
+            assert (await user.client.post("/api/v1/auth/login", json=account)).status_code == 200
             await user.add("btcusdt", "1")
             await push(socket, lambda message: message["TotalValue"] == "200")
             with running(server, store_data / "valkey-of-ws.log"):

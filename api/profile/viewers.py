@@ -1,0 +1,81 @@
+"""Who watches, and what each connection has still to be told: always the state of now, never a queue."""
+
+import asyncio
+from typing import Protocol
+
+from api.profile.portfolio import Holding, Push, user_head
+from api.profile.prices import Quote
+from api.profile.security import User
+
+
+class Outlet(Protocol):
+    """A connection, as far as pushes need it."""
+
+    ready: bool  # its client has read what it was sent, but for a few KB
+
+    def write_text(self, text: bytes) -> None:
+        """Send a message now; on a connection that is closing it is lost."""
+
+
+class Viewer:
+    """One connection: it costs a number and a flag, whatever its client does."""
+
+    __slots__ = ("_behind", "_live", "_outlet", "_sequence")
+
+    def __init__(self, live: "LivePortfolio") -> None:
+        self._live = live
+        self._outlet: Outlet | None = None
+        self._sequence = 0
+        self._behind = True  # the first push follows at once
+
+    def attach(self, outlet: Outlet) -> None:
+        """Push there from now on, beginning at once."""
+        self._outlet = outlet
+        self.catch_up()
+
+    def detach(self) -> None:
+        """Push no more."""
+        self._outlet = None
+
+    def tell(self) -> None:
+        """There is something new: push it, or remember that the client is behind."""
+        outlet = self._outlet
+        if outlet is None or not outlet.ready:
+            self._behind = True
+            return
+        self._sequence += 1
+        outlet.write_text(self._live.push.numbered(self._sequence))
+
+    def catch_up(self) -> None:
+        """The client can be told again what it missed: the state of now."""
+        if self._behind:
+            self._behind = False
+            self.tell()
+
+
+class LivePortfolio:
+    """A user who is watching: coins, connections, and the push that is right now."""
+
+    def __init__(self, user: User) -> None:
+        self.user_id = user.id
+        self.viewers: set[Viewer] = set()
+        self.quotes: dict[str, Quote] = {}
+        self.lock = asyncio.Lock()
+        self.changes = 1  # seen
+        self.loaded = 0  # of these changes, from the database
+        self._head = user_head(str(user.id), user.name)
+        self._holdings: list[Holding] = []
+        self.push = Push(self._head, ())
+
+    def hold(self, holdings: list[Holding]) -> None:
+        """These coins from now on."""
+        self._holdings = holdings
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell all connections, if there is something to tell."""
+        push = Push(self._head, self._holdings)
+        if not push.same_as(self.push):
+            self.push = push
+            for viewer in self.viewers:
+                viewer.tell()
