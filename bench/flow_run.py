@@ -105,7 +105,8 @@ class _Count(StatelessSinkPartition[Any]):
 
     def write_batch(self, items: list[Any]) -> None:
         for item in items:
-            self._totals.add(item if isinstance(item, bytes) else item[1].value)
+            for text in [item] if isinstance(item, bytes) else [record.value for record in item[1]]:
+                self._totals.add(text)
 
 
 class KeepingRedisSink(RedisSink):
@@ -119,9 +120,9 @@ class KeepingRedisSink(RedisSink):
 
 
 class _KeepingPart(RedisSinkPart):
-    def write_batch(self, items: list[LastValue]) -> None:
+    def write_batch(self, items: list[list[LastValue]]) -> None:
         super().write_batch(items)
-        KeepingRedisSink.kept += [item.json for item in items]
+        KeepingRedisSink.kept += [value.json for values in items for value in values]
 
 
 class Nowhere(DynamicSink[Any]):
