@@ -15,19 +15,17 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
-from zlib import crc32
 
-import msgspec
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 from confluent_kafka import Consumer, TopicPartition
 
+from bench.totals import Totals
 from flows.channels import SECOND_STATS_GROUP, SECONDSTAT, create_topics
 from flows.connectors.kafka_sink import KafkaSink
 from flows.connectors.kafka_source import Chunk, KafkaPartition, KafkaSource, Position
 from flows.connectors.redis_sink import LastValue, RedisSink, RedisSinkPart
-from flows.domain.market import SCALE, scaled
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
 from flows.second_stats import build_flow, tune_gc
@@ -37,59 +35,8 @@ LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
 EPOCH = timedelta(seconds=10)  # as `tracker up` runs it
 
 
-class _Published(msgspec.Struct):
-    symbol: str
-    timestamp: int
-    open: str
-    high: str
-    low: str
-    close: str
-    volume: str
-    quote_volume: str
-    trade_count: int
-    taker_buy_volume: str
-    revision: int
-
-
-_published = msgspec.json.Decoder(_Published)
-
-
-class Totals:
-    """Exact totals and a checksum over stats, each counted once."""
-
-    def __init__(self) -> None:
-        self.stats = self.volume = self.check = 0
-
-    def add(self, json_text: bytes) -> None:
-        """Count a published SecondStat. Raises ValueError for a revision: the peers count each second once."""
-        stat = _published.decode(json_text)
-        if stat.revision:
-            raise ValueError(f"{stat.symbol} {stat.timestamp} was revised; take a topic without late trades")
-        prices = " ".join(str(scaled(price)) for price in (stat.open, stat.high, stat.low, stat.close))
-        volume, buy = scaled(stat.volume), scaled(stat.taker_buy_volume)
-        quote = int(stat.quote_volume.replace(".", ""))
-        second = stat.timestamp // 1000
-        line = f"{stat.symbol} {second} {prices} {volume} {quote} {stat.trade_count} {buy}"
-        self.check += crc32(line.encode())
-        self.volume += volume
-        self.stats += 1
-
-    def line(self, peer: str, messages: int, seconds: float) -> dict[str, Any]:
-        """The result as the peers print it."""
-        whole, part = divmod(self.volume, SCALE)
-        return {
-            "peer": peer,
-            "messages": messages,
-            "seconds": round(seconds, 3),
-            "rate": round(messages / seconds),
-            "stats": self.stats,
-            "volume_sum": f"{whole}.{part:08d}",
-            "check": str(self.check),
-        }
-
-
 class CountSink(DynamicSink[Any]):
-    """Counts SecondStats (records of the flow, or their JSON) and keeps none of them."""
+    """Counts the flow's SecondStats and keeps none of them."""
 
     def __init__(self, totals: Totals) -> None:
         self.totals = totals
@@ -104,8 +51,8 @@ class _Count(StatelessSinkPartition[Any]):
         self._totals = totals
 
     def write_batch(self, items: list[Any]) -> None:
-        for item in items:
-            self._totals.add(item if isinstance(item, bytes) else item[1].value)
+        for _part, records in items:
+            self._totals.add([record.value for record in records])
 
 
 class KeepingRedisSink(RedisSink):
@@ -119,9 +66,9 @@ class KeepingRedisSink(RedisSink):
 
 
 class _KeepingPart(RedisSinkPart):
-    def write_batch(self, items: list[LastValue]) -> None:
+    def write_batch(self, items: list[list[LastValue]]) -> None:
         super().write_batch(items)
-        KeepingRedisSink.kept += [item.json for item in items]
+        KeepingRedisSink.kept += [value.json for values in items for value in values]
 
 
 class Nowhere(DynamicSink[Any]):
@@ -199,6 +146,7 @@ def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str
         raise ValueError(f"topic {topic} holds {sum(stop.values())} messages, not {n}")
     source = TimedSource(bootstrap, topic, SECOND_STATS_GROUP, stop=stop)
     totals = Totals()
+    totals.add([])  # loads the native code before the time begins
     ends_of_flow: tuple[Any, Any, Any] = CountSink(totals), Nowhere(), Nowhere()
     if sinks == "real":
         create_topics(bootstrap, [SECONDSTAT])
@@ -213,12 +161,10 @@ def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str
         flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)
         tune_gc()  # as the flow's own start does
         cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=RecoveryConfig(str(recovery)))
-        for text in still_open(recovery):
-            totals.add(text)
+        totals.add([*still_open(recovery)])
     assert source.began is not None
     seconds = time.perf_counter() - source.began
-    for text in KeepingRedisSink.kept:
-        totals.add(text)
+    totals.add(KeepingRedisSink.kept)
     return totals.line("tracker" if sinks == "count" else f"tracker-{sinks}-sinks", source.records, seconds)
 
 

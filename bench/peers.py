@@ -21,7 +21,9 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.flow_run import CountSink, Totals, ends
+from bench.flow_run import CountSink, ends
+from bench.totals import Totals
+from flows.connectors.kafka_sink import Record
 from flows.domain.second_stat import SecondStat
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -83,15 +85,16 @@ class _Stat:
             self.buy_quote += price * quantity
         return self
 
-    def json(self) -> bytes:
+    def record(self) -> Record:
         """As the product publishes it."""
         assert self.ids is not None
         amounts = (self.open, self.high, self.low, self.close, self.volume)
         o, h, low, c, volume = (int(amount.scaleb(8)) for amount in amounts)
         quote, buy, buy_quote = int(self.quote.scaleb(16)), int(self.buy.scaleb(8)), int(self.buy_quote.scaleb(16))
-        return SecondStat(
+        stat = SecondStat(
             self.symbol, self.second * 1000, o, h, low, c, volume, quote, self.trades, buy, buy_quote, *self.ids, 0
-        ).to_json()
+        )
+        return Record("", None, stat.to_json(), stat.timestamp)
 
 
 def fold(bootstrap: str, topic: str, _n: int) -> tuple[float, Totals]:
@@ -115,7 +118,7 @@ def fold(bootstrap: str, topic: str, _n: int) -> tuple[float, Totals]:
     )
     windower = win.TumblingWindower(length=timedelta(seconds=1), align_to=START)
     stats = win.fold_window("w", trades, clock, windower, _Stat, _Stat.add, lambda left, _: left, ordered=False)
-    op.output("out", op.map("json", stats.down, lambda item: item[1][1].json()), CountSink(totals))
+    op.output("out", op.map("record", stats.down, lambda item: ("", [item[1][1].record()])), CountSink(totals))
     run_main(flow)
     return time.perf_counter() - began[0], totals
 

@@ -3,7 +3,7 @@
 Run it: `python -m bytewax.run flows.minitickers -r RECOVERY_DIR -s 10 -b 0`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 import bytewax.operators as op
@@ -51,40 +51,46 @@ def kafka_msg(ticker: MiniTicker, received_ms: int | None) -> bytes:
     )
 
 
-def rows(item: tuple[str, Chunk]) -> Iterable[tuple[str, Record]]:
+def rows(item: tuple[str, Chunk]) -> tuple[str, list[Record]]:
     """The records of a chunk: for `binance.miniticker`, and for the DLQ."""
     part, chunk = item
+    return part, [*_records(chunk)]
+
+
+def _records(chunk: Chunk) -> Iterator[Record]:
     for index, value in enumerate(chunk.values):
         try:
             ticker = decode_miniticker(value)
             json = kafka_msg(ticker, chunk.received_ms[index])
         except InvalidRecord as error:
             RECORDS.labels("rejected").inc()
-            yield part, poison_record(chunk, index, str(error))
+            yield poison_record(chunk, index, str(error))
         else:
             RECORDS.labels("published").inc()
-            yield part, Record(MINITICKER.name, ticker.symbol.encode(), json, ticker.event_time)
+            yield Record(MINITICKER.name, ticker.symbol.encode(), json, ticker.event_time)
 
 
-def last_value(item: tuple[str, Record]) -> tuple[str, LastValue] | None:
-    """A miniticker as what Redis gets; nothing for a DLQ record."""
-    part, record = item
-    if record.topic != MINITICKER.name or record.key is None or record.value is None:
-        return None
-    return part, LastValue(miniticker_last_key(record.key.decode()), None, record.value)
+def last_values(item: tuple[str, list[Record]]) -> tuple[str, list[LastValue]]:
+    """The minitickers as what Redis gets; nothing for DLQ records."""
+    part, records = item
+    return part, [
+        LastValue(miniticker_last_key(key.decode()), None, value)
+        for topic, key, value, *_ in records
+        if topic == MINITICKER.name and key is not None and value is not None
+    ]
 
 
 def build_flow(
     source: Source[tuple[str, Chunk]],
-    kafka_sink: Sink[tuple[str, Record]],
-    last_sink: Sink[tuple[str, LastValue]],
+    kafka_sink: Sink[tuple[str, list[Record]]],
+    last_sink: Sink[tuple[str, list[LastValue]]],
 ) -> Dataflow:
     """The pipeline. Step ids key recovery and never change."""
     flow = Dataflow("minitickers")
     chunks = op.input("raw_minitickers", flow, source)
-    records = op.flat_map("rows", chunks, rows)
+    records = op.map("rows", chunks, rows)
     op.output("kafka", records, kafka_sink)
-    op.output("redis", op.filter_map("last_values", records, last_value), last_sink)
+    op.output("redis", op.map("last_values", records, last_values), last_sink)
     return flow
 
 

@@ -19,17 +19,30 @@ from flows.domain.partition import MAX_AHEAD_MS, MAX_TRADE_AFTER_EVENT_MS
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
+Wide = NDArray[np.uint64]
 F = TypeVar("F", bound=Callable[..., Any])
 
 NO_RECEIVED = np.iinfo(np.int64).max  # a record that does not say when it was received
-SLOTS = 4096  # symbols, and symbols by second, that a run may have; a power of two
+SLOTS = 4096  # symbols, and symbols by second, that are held; a power of two
 TABLE = 4 * SLOTS
+LONGEST_NAME = 40  # bytes of a symbol
+JUMPS = 1024
+# What `state` holds: how many symbols, sums and jumps are filled, W, and of this scan the trades and heartbeats.
+N_SYMBOLS, N_SUMS, N_JUMPS, WATERMARK, TRADES, HEARTBEATS, STATE = range(7)
+# The columns of `symbols`: bytes of the name, the id after the last when it was looked up, and now, the newest sum.
+NAME_LENGTH, SINCE, AFTER, NEWEST = range(4)
+NO_IDS, NO_TEXT = -1, -2  # in SINCE and AFTER: a symbol without ids so far, a name that is not UTF-8
+# The columns of `sums`; the last is the symbol's sum before. Those of `quotes` are the quote volume's low and high 64
+# bits, and the taker buys' the same.
+SYMBOL, SECOND, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, BUYS, FIRST_ID, LAST_ID, BEFORE = range(12)
+# Why a scan ends: at the end of the chunk, at a record that is not plain, at a symbol to be looked up, or for room.
+END, ODD, NEW, FULL = range(4)
 _MAX_DIGITS = 18  # of a scaled amount or an id: fits 63 bits
 _MAX_TIME = 1 << 53
 _MAX_SUM = 1 << 62
 
 
-def _native(function: F) -> F:
+def native(function: F) -> F:
     compiled: F
     try:
         compiled = njit(cache=True, nogil=True)(function)
@@ -38,20 +51,20 @@ def _native(function: F) -> F:
     return compiled
 
 
-def _text(text: str) -> Bytes:
+def text(text: str) -> Bytes:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-_HEARTBEAT = _text('{"e":"heartbeat","E":')
-_HEAD, _EVENT_TIME, _SYMBOL = _text('{"e":"aggTrade",'), _text('"E":'), _text('"s":"')
-_AGG_ID, _PRICE, _QUANTITY = _text('","a":'), _text(',"p":"'), _text('","q":"')
-_FIRST, _LAST, _TRADE_TIME, _MAKER = _text('","f":'), _text(',"l":'), _text(',"T":'), _text(',"m":')
-_IGNORE, _TRUE, _FALSE, _END = _text(',"M":'), _text("true"), _text("false"), _text("}")
+_HEARTBEAT = text('{"e":"heartbeat","E":')
+_HEAD, _EVENT_TIME, _SYMBOL = text('{"e":"aggTrade",'), text('"E":'), text('"s":"')
+_AGG_ID, _PRICE, _QUANTITY = text('","a":'), text(',"p":"'), text('","q":"')
+_FIRST, _LAST, _TRADE_TIME, _MAKER = text('","f":'), text(',"l":'), text(',"T":'), text(',"m":')
+_IGNORE, _TRUE, _FALSE, _BRACE = text(',"M":'), text("true"), text("false"), text("}")
 
 _QUOTE, _BACKSLASH, _POINT, _ZERO, _SPACE, _COMMA, _E = (ord(c) for c in '"\\.0 ,E')
 
 
-@_native
+@native
 def _skip(data: Bytes, at: int, end: int, text: Bytes) -> int:
     """The place after `text`, or -1 if it does not stand here."""
     if at < 0 or at + len(text) > end:
@@ -62,7 +75,7 @@ def _skip(data: Bytes, at: int, end: int, text: Bytes) -> int:
     return at + len(text)
 
 
-@_native
+@native
 def _integer(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(The JSON integer that stands here, the place after it); the place is -1 if it is none, or negative or long."""
     value, start = 0, at
@@ -81,7 +94,7 @@ def _integer(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return value, at
 
 
-@_native
+@native
 def _amount(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """The same for a decimal in plain notation, in 1e-8 units."""
     value, digits, decimals = 0, 0, -1
@@ -112,7 +125,7 @@ def _amount(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return value, at
 
 
-@_native
+@native
 def _boolean(data: Bytes, at: int, end: int) -> tuple[bool, int]:
     after = _skip(data, at, end, _TRUE)
     if after >= 0:
@@ -120,30 +133,30 @@ def _boolean(data: Bytes, at: int, end: int) -> tuple[bool, int]:
     return False, _skip(data, at, end, _FALSE)
 
 
-@_native
+@native
 def scan(
     data: Bytes,
     starts: Ints,
     ends: Ints,
     received_ms: Ints,
     begin: int,
-    watermark: int,
     close_after_ms: int,
     horizon_ms: int,
+    state: Ints,
     table: NDArray[np.int32],
+    names: Bytes,
     symbols: Ints,
     sums: Ints,
-    quotes: NDArray[np.uint64],
-) -> tuple[int, int, int, int, bool]:
-    """Sum the run that begins at record `begin`; (end of the run, watermark, symbols, sums, whether it has heartbeats).
+    quotes: Wide,
+    jumps: Ints,
+) -> tuple[int, int]:
+    """Add plain records from `begin` on to the sums; (the record it ends before, why).
 
-    Fills a row of `symbols` each: (start and end of its text in data, first id, id after the last, its newest sum),
-    and of `sums` each: (symbol, second, open, high, low, close, volume, trade count, taker buy volume, first id,
-    last id, the symbol's sum before), with the quote volumes in `quotes`: (low and high 64 bits, taker buys the same).
+    A row of `jumps` is (symbol, id expected, greater id that came). A new symbol gets its row, then the scan ends: its
+    SINCE and AFTER are to be filled in, and the same record scanned again.
     """
-    table[:] = -1
-    n_symbols, n_sums = 0, 0
-    heartbeats = False
+    state[TRADES] = state[HEARTBEATS] = 0
+    watermark = state[WATERMARK]
     low32 = np.uint64(0xFFFFFFFF)
     bits32 = np.uint64(32)
     for record in range(begin, len(starts)):
@@ -153,25 +166,25 @@ def scan(
         if at >= 0:
             event_time, at = _integer(data, at, end)
             received = received_ms[record]
-            if event_time <= 0 or event_time >= _MAX_TIME or _skip(data, at, end, _END) != end:
-                return record, watermark, n_symbols, n_sums, heartbeats
+            if event_time <= 0 or event_time >= _MAX_TIME or _skip(data, at, end, _BRACE) != end:
+                return record, ODD
             if received != NO_RECEIVED and event_time > received + MAX_AHEAD_MS:
-                return record, watermark, n_symbols, n_sums, heartbeats
-            heartbeats = True
-            watermark = max(watermark, event_time)
+                return record, ODD
+            state[HEARTBEATS] += 1
+            state[WATERMARK] = watermark = max(watermark, event_time)
             continue
         at = _skip(data, starts[record], end, _HEAD)
         if at >= 0 and at + 1 < end and data[at + 1] == _E:
             event_time, at = _integer(data, _skip(data, at, end, _EVENT_TIME), end)
             if at < 0 or at >= end or event_time <= 0 or event_time >= _MAX_TIME or data[at] != _COMMA:
-                return record, watermark, n_symbols, n_sums, heartbeats
+                return record, ODD
             at += 1
             received = received_ms[record]
             if received != NO_RECEIVED and event_time > received + MAX_AHEAD_MS:
-                return record, watermark, n_symbols, n_sums, heartbeats
+                return record, ODD
         name = _skip(data, at, end, _SYMBOL)
         if name < 0:
-            return record, watermark, n_symbols, n_sums, heartbeats
+            return record, ODD
         at = name
         hashed = np.uint64(14695981039346656037)
         while at < end and data[at] != _QUOTE and data[at] != _BACKSLASH and data[at] >= _SPACE:
@@ -186,64 +199,73 @@ def scan(
         trade_time, at = _integer(data, _skip(data, at, end, _TRADE_TIME), end)
         is_buyer_maker, at = _boolean(data, _skip(data, at, end, _MAKER), end)
         _, at = _boolean(data, _skip(data, at, end, _IGNORE), end)
-        if _skip(data, at, end, _END) != end or name_end == name:
-            return record, watermark, n_symbols, n_sums, heartbeats
+        if _skip(data, at, end, _BRACE) != end or name_end == name:
+            return record, ODD
         if price == 0 or quantity == 0 or first > last or trade_time == 0 or trade_time >= _MAX_TIME:
-            return record, watermark, n_symbols, n_sums, heartbeats
+            return record, ODD
         second = trade_time - trade_time % SECOND_MS
         if second + close_after_ms <= watermark or second + horizon_ms <= watermark:
-            return record, watermark, n_symbols, n_sums, heartbeats
+            return record, ODD
         if event_time != NO_TIME and trade_time - event_time > MAX_TRADE_AFTER_EVENT_MS:
-            return record, watermark, n_symbols, n_sums, heartbeats
+            return record, ODD
 
         place = np.int64((hashed ^ (hashed >> bits32)) & np.uint64(TABLE - 1))
         symbol = np.int64(table[place])
+        length = name_end - name
         while symbol >= 0:
-            known = symbols[symbol, 0]
-            length = symbols[symbol, 1] - known
-            same = length == name_end - name
-            for i in range(length):
-                same = same and data[known + i] == data[name + i]
+            same = symbols[symbol, NAME_LENGTH] == length
+            if same:
+                for i in range(length):
+                    same = same and names[symbol, i] == data[name + i]
             if same:
                 break
             place = (place + 1) & (TABLE - 1)
             symbol = np.int64(table[place])
         if symbol < 0:
-            if SLOTS in (n_symbols, n_sums):
-                return record, watermark, n_symbols, n_sums, heartbeats
-            symbol = n_symbols
-            n_symbols += 1
+            if length > LONGEST_NAME:
+                return record, ODD
+            symbol = state[N_SYMBOLS]
+            if symbol == SLOTS:
+                return record, FULL
+            state[N_SYMBOLS] += 1
             table[place] = symbol
-            symbols[symbol, 0] = name
-            symbols[symbol, 1] = name_end
-            symbols[symbol, 2] = agg_id
-            symbols[symbol, 4] = -1
-        elif agg_id != symbols[symbol, 3]:
-            return record, watermark, n_symbols, n_sums, heartbeats
-        row = symbols[symbol, 4]
-        while row >= 0 and sums[row, 1] != second:
-            row = sums[row, 11]
+            names[symbol, :length] = data[name:name_end]
+            symbols[symbol, NAME_LENGTH] = length
+            symbols[symbol, NEWEST] = -1
+            return record, NEW
+        after = symbols[symbol, AFTER]
+        if after == NO_TEXT or (after != NO_IDS and agg_id < after):
+            return record, ODD
+        row = symbols[symbol, NEWEST]
+        while row >= 0 and sums[row, SECOND] != second:
+            row = sums[row, BEFORE]
+        if row >= 0 and (sums[row, VOLUME] + quantity >= _MAX_SUM or sums[row, COUNT] + (last - first) >= _MAX_SUM):
+            return record, ODD
+        if (row < 0 and state[N_SUMS] == SLOTS) or (agg_id != after and state[N_JUMPS] == JUMPS):
+            return record, FULL
         if row < 0:
-            if n_sums == SLOTS:
-                return record, watermark, n_symbols, n_sums, heartbeats
-            row = n_sums
-            n_sums += 1
-            sums[row, 0], sums[row, 1] = symbol, second
-            sums[row, 2] = sums[row, 3] = sums[row, 4] = price
-            sums[row, 6] = sums[row, 7] = sums[row, 8] = 0
-            sums[row, 9] = agg_id
-            sums[row, 11] = symbols[symbol, 4]
+            row = state[N_SUMS]
+            state[N_SUMS] += 1
+            sums[row, SYMBOL], sums[row, SECOND] = symbol, second
+            sums[row, OPEN] = sums[row, HIGH] = sums[row, LOW] = price
+            sums[row, VOLUME] = sums[row, COUNT] = sums[row, BUYS] = 0
+            sums[row, FIRST_ID] = agg_id
+            sums[row, BEFORE] = symbols[symbol, NEWEST]
             quotes[row, :] = 0
-            symbols[symbol, 4] = row
-        if sums[row, 6] + quantity >= _MAX_SUM or sums[row, 7] + (last - first) >= _MAX_SUM:
-            return record, watermark, n_symbols, n_sums, heartbeats
-        symbols[symbol, 3] = agg_id + 1
-        sums[row, 3] = max(sums[row, 3], price)
-        sums[row, 4] = min(sums[row, 4], price)
-        sums[row, 5] = price
-        sums[row, 6] += quantity
-        sums[row, 7] += last - first + 1
-        sums[row, 10] = agg_id
+            symbols[symbol, NEWEST] = row
+        if after == NO_IDS:
+            symbols[symbol, SINCE] = agg_id
+        elif agg_id != after:
+            jump = state[N_JUMPS]
+            state[N_JUMPS] += 1
+            jumps[jump, 0], jumps[jump, 1], jumps[jump, 2] = symbol, after, agg_id
+        symbols[symbol, AFTER] = agg_id + 1
+        sums[row, HIGH] = max(sums[row, HIGH], price)
+        sums[row, LOW] = min(sums[row, LOW], price)
+        sums[row, CLOSE] = price
+        sums[row, VOLUME] += quantity
+        sums[row, COUNT] += last - first + 1
+        sums[row, LAST_ID] = agg_id
         p, q = np.uint64(price), np.uint64(quantity)
         bottom = (p & low32) * (q & low32)
         middle = (p >> bits32) * (q & low32) + (p & low32) * (q >> bits32) + (bottom >> bits32)
@@ -252,8 +274,9 @@ def scan(
         quotes[row, 0] += low
         quotes[row, 1] += high + np.uint64(quotes[row, 0] < low)
         if not is_buyer_maker:
-            sums[row, 8] += quantity
+            sums[row, BUYS] += quantity
             quotes[row, 2] += low
             quotes[row, 3] += high + np.uint64(quotes[row, 2] < low)
-        watermark = max(watermark, event_time)
-    return len(starts), watermark, n_symbols, n_sums, heartbeats
+        state[TRADES] += 1
+        state[WATERMARK] = watermark = max(watermark, event_time)
+    return len(starts), END

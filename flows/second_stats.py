@@ -7,6 +7,8 @@ Run it: `python -m bytewax.run flows.second_stats -r RECOVERY_DIR -s 10 -b 0`
 import gc
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -30,7 +32,7 @@ from flows.connectors.redis_sink import LastValue, RedisSink
 from flows.dlq import poison_record
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
-from flows.runs import TradeRuns
+from flows.runs import Closed, TradeRuns
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
@@ -41,7 +43,12 @@ PUBLISHED = Counter("second_stats_published", "SecondStats published, revisions 
 WATERMARK = Gauge("second_stats_watermark_ms", "Event time up to which the log is known", ["partition"])
 HOLES = Gauge("second_stats_open_holes", "Runs of missing aggregate ids", ["partition"])
 
-Output = SecondStat | Record
+
+class Output(NamedTuple):
+    """What some chunks gave: the records of `binance.secondstat`, and those of the DLQ."""
+
+    published: list[Record]
+    rejected: list[Record]
 
 
 class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
@@ -56,15 +63,17 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
 
     def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Output], bool]:
         """Process the chunks in order."""
-        out: list[Output] = []
+        out = Output([], [])
         for chunk in values:
-            for output in self._runs.process(chunk.values, chunk.received_ms):
-                if isinstance(output, SecondStat):
-                    out.append(output)
+            for output in self._runs.take(chunk.values, chunk.received_ms):
+                if isinstance(output, Closed):
+                    out.published.extend(map(_record, output.symbols, output.json, output.seconds))
+                elif isinstance(output, SecondStat):
+                    out.published.append(_record(output.symbol, output.to_json(), output.timestamp))
                 else:
-                    out.append(poison_record(chunk, output.index, output.reason))
+                    out.rejected.append(poison_record(chunk, output.index, output.reason))
         self._count(values[-1].partition, out)
-        return out, StatefulBatchLogic.RETAIN
+        return [out], StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[Iterable[Output], bool]:
         """The end of the input closes nothing: there are no partial seconds."""
@@ -72,38 +81,45 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
 
     def snapshot(self) -> bytes:
         """The partition's whole state."""
+        self._runs.settle()
         return self._stats.snapshot()
 
-    def _count(self, partition: int, out: list[Output]) -> None:
+    def _count(self, partition: int, out: Output) -> None:
         for outcome, number in self._stats.counts.items():
             RECORDS.labels(outcome).inc(number)
         self._stats.counts.clear()
-        PUBLISHED.inc(sum(isinstance(output, SecondStat) for output in out))
+        PUBLISHED.inc(len(out.published))
         WATERMARK.labels(partition).set(self._stats.watermark)
         HOLES.labels(partition).set(self._stats.holes)
 
 
-def stat_record(item: tuple[str, Output]) -> tuple[str, Record] | None:
-    """A SecondStat as the record of `binance.secondstat`; others are not for this sink."""
-    part, stat = item
-    if not isinstance(stat, SecondStat):
-        return None
-    return part, Record(SECONDSTAT.name, stat.symbol.encode(), stat.to_json(), stat.timestamp)
+def _record(symbol: str, json: bytes, timestamp: int) -> Record:
+    return Record(SECONDSTAT.name, symbol.encode(), json, timestamp)
 
 
-def last_value(item: tuple[str, Record]) -> tuple[str, LastValue]:
-    """A SecondStat record as what Redis gets."""
-    part, record = item
-    assert record.key is not None
-    assert record.value is not None
-    symbol = record.key.decode()
-    return part, LastValue(secondstat_last_key(symbol), secondstat_channel(symbol), record.value)
+def published(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
+    """The SecondStats among the outputs."""
+    part, output = item
+    return (part, output.published) if output.published else None
 
 
-def rejected(item: tuple[str, Output]) -> tuple[str, Record] | None:
+def last_values(item: tuple[str, list[Record]]) -> tuple[str, list[LastValue]]:
+    """SecondStat records as what Redis gets."""
+    part, records = item
+    return part, [LastValue(*_places(record.key), record.value) for record in records]  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1 << 14)
+def _places(key: bytes) -> tuple[str, str]:
+    """The key and the channel of a symbol."""
+    symbol = key.decode()
+    return secondstat_last_key(symbol), secondstat_channel(symbol)
+
+
+def rejected(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
     """The DLQ records among the outputs."""
     part, output = item
-    return (part, output) if isinstance(output, Record) else None
+    return (part, output.rejected) if output.rejected else None
 
 
 def tune_gc() -> None:
@@ -118,9 +134,9 @@ def tune_gc() -> None:
 
 def build_flow(
     source: Source[tuple[str, Chunk]],
-    stats_sink: Sink[tuple[str, Record]],
-    last_sink: Sink[tuple[str, LastValue]],
-    rejects_sink: Sink[tuple[str, Record]],
+    stats_sink: Sink[tuple[str, list[Record]]],
+    last_sink: Sink[tuple[str, list[LastValue]]],
+    rejects_sink: Sink[tuple[str, list[Record]]],
     *,
     allowed_lateness_ms: int = 200,
     revision_horizon_ms: int = 30 * 60 * 1000,
@@ -131,9 +147,9 @@ def build_flow(
     outputs = op.stateful_batch(
         "second_stats", chunks, lambda state: SecondStatsStep(allowed_lateness_ms, revision_horizon_ms, state)
     )
-    records = op.filter_map("published", outputs, stat_record)
+    records = op.filter_map("published", outputs, published)
     op.output("kafka", records, stats_sink)
-    op.output("redis", op.map("last_values", records, last_value), last_sink)
+    op.output("redis", op.map("last_values", records, last_values), last_sink)
     op.output("dlq", op.filter_map("rejected", outputs, rejected), rejects_sink)
     return flow
 

@@ -11,7 +11,9 @@ from api.profile.security import Owner
 from api.profile.service import ProfileService
 
 
-def account_router(service: ProfileService, caller: Callable[..., Awaitable[Owner]], cookie: dict[str, Any]) -> APIRouter:
+def account_router(
+    service: ProfileService, caller: Callable[..., Awaitable[Owner]], cookie: dict[str, Any]
+) -> APIRouter:
     """The calls; `cookie` names the refresh cookie, which ends with its session."""
     router = APIRouter(prefix="/api/v1/auth", tags=["account"], route_class=StrictJsonRoute)
     Caller = Annotated[Owner, Depends(caller)]

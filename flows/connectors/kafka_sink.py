@@ -4,8 +4,9 @@ Bytewax's own KafkaSink has no delivery callback and loses records silently when
 """
 
 import logging
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
@@ -18,19 +19,18 @@ from infra.tls import kafka_security
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record to write; `timestamp` in ms."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     timestamp: int
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
-class KafkaSink(FixedPartitionedSink[Record, None]):
-    """Items are (partition of the source as text, Record): the source's partitions spread the writing over workers."""
+class KafkaSink(FixedPartitionedSink[list[Record], None]):
+    """Items are (partition of the source as text, records): the source's partitions spread the writing over workers."""
 
     def __init__(self, bootstrap_servers: str, parts: int) -> None:
         self._bootstrap_servers = bootstrap_servers
@@ -49,7 +49,7 @@ class KafkaSink(FixedPartitionedSink[Record, None]):
         return KafkaSinkPart(self._bootstrap_servers)
 
 
-class KafkaSinkPart(StatefulSinkPartition[Record, None]):
+class KafkaSinkPart(StatefulSinkPartition[list[Record], None]):
     """Writes in order, without waiting; `snapshot` waits until all is delivered."""
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -68,19 +68,13 @@ class KafkaSinkPart(StatefulSinkPartition[Record, None]):
         }
         self._producer = Producer(config)
 
-    def write_batch(self, items: list[Record]) -> None:
+    def write_batch(self, items: list[list[Record]]) -> None:
         """Hand the records to the producer; waits while its buffer is full."""
-        for record in items:
+        produce, delivered = self._producer.produce, self._delivered
+        for topic, key, value, timestamp, headers in chain.from_iterable(items):
             while True:
                 try:
-                    self._producer.produce(
-                        record.topic,
-                        value=record.value,
-                        key=record.key,
-                        timestamp=record.timestamp,
-                        headers=record.headers,
-                        on_delivery=self._delivered,
-                    )
+                    produce(topic, value, key, on_delivery=delivered, timestamp=timestamp, headers=headers or None)
                     break
                 except BufferError:
                     self._producer.poll(0.1)

@@ -1,7 +1,8 @@
 """A Bytewax sink that publishes records on Redis and keeps the newest under a key, in one atomic step."""
 
 import logging
-from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from redis import Redis
@@ -41,8 +42,7 @@ AT_ONCE = 500  # items of one call, which nobody else's may interrupt
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 
 
-@dataclass(frozen=True, slots=True)
-class LastValue:
+class LastValue(NamedTuple):
     """A JSON record, the key that holds the newest, and the channel it is published on."""
 
     key: str
@@ -50,8 +50,8 @@ class LastValue:
     json: bytes
 
 
-class RedisSink(FixedPartitionedSink[LastValue, None]):
-    """Items are (partition of the source as text, LastValue). Greater goes by `order_by`, fields of the JSON."""
+class RedisSink(FixedPartitionedSink[list[LastValue], None]):
+    """Items are (partition of the source as text, last values). Greater goes by `order_by`, fields of the JSON."""
 
     def __init__(self, host: str, port: int, parts: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
         self._address = (host, port)
@@ -72,7 +72,7 @@ class RedisSink(FixedPartitionedSink[LastValue, None]):
         return RedisSinkPart(*self._address, self._order_by, self._tls)
 
 
-class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
+class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
     """Writes a batch in one call and waits for the answer, so there is nothing left to snapshot."""
 
     def __init__(self, host: str, port: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
@@ -90,16 +90,17 @@ class RedisSinkPart(StatefulSinkPartition[LastValue, None]):
         self._script = self._redis.register_script(_PUBLISH)
         self._order_by = order_by
 
-    def write_batch(self, items: list[LastValue]) -> None:
+    def write_batch(self, items: list[list[LastValue]]) -> None:
         """Publish all items; while Redis is away, wait and try again (a record may then come twice)."""
+        left = [*chain.from_iterable(items)]
         pause, said = 0.1, False
         while True:
             try:
-                while items:
-                    now = items[:AT_ONCE]
+                while left:
+                    now = left[:AT_ONCE]
                     values = (text for item in now for text in (item.json, item.channel or ""))
                     self._script([item.key for item in now], [len(self._order_by), *self._order_by, *values])
-                    items = items[AT_ONCE:]
+                    left = left[AT_ONCE:]
                 if said:
                     log.info("redis at %s is back", self._where)
                 return

@@ -5,22 +5,22 @@ with start + 1000 + allowed lateness ≤ W, in (timestamp, symbol) order. How re
 """
 
 import pickle
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from flows.domain.errors import InvalidRecord
 from flows.domain.intervals import IdIntervals
 from flows.domain.market import NO_TIME, SECOND_MS, LogRecord, scaled
+from flows.domain.packed import find, merged, pack
 from flows.domain.second_stat import Accumulator, AccumulatorRow, SecondStat
 
 MAX_AHEAD_MS = 10 * 60 * 1000  # of an event time before the time we received it
 MAX_TRADE_AFTER_EVENT_MS = 1000
 MAX_INT = 1 << 63
 NEVER = 1 << 63
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,8 @@ class PartitionStats:
         self.counts: Counter[str] = Counter()  # what was seen and dropped, for metrics; not part of the state
         self._open: dict[int, dict[str, Accumulator]] = {}
         self.next_close = NEVER  # the watermark at which a second is to be published
-        # Published seconds within the horizon, packed: a million accumulators as objects would make each
-        # snapshot half a second long.
-        self._published: dict[int, bytes] = {}
+        self._published: dict[int, bytes] = {}  # seconds within the horizon, as flows.domain.packed has them
+        self._newest = -NEVER  # of the published seconds
         self._dirty: dict[int, dict[str, Accumulator]] = {}
 
     def process(self, records: Iterable[tuple[LogRecord | InvalidRecord, int | None]]) -> list[Output]:
@@ -66,29 +65,11 @@ class PartitionStats:
                 out.append(Rejected(index, str(error)))
         return out
 
-    def take_run(
-        self,
-        ids: Collection[tuple[str, int, int]],
-        sums: Iterable[tuple[str, int, AccumulatorRow]],
-        watermark: int,
-        heartbeats: bool,
-        out: list[Output],
-    ) -> bool:
-        """Take a run of heartbeats and valid trades of seconds that are not closed, in one go (`flows.runs`).
+    def take_sums(self, sums: Iterable[tuple[str, int, AccumulatorRow]]) -> None:
+        """Take the sums of trades that `flows.runs` found valid and new, and of seconds that are not closed.
 
-        `ids` are (symbol, first id, id after the last), `sums` (symbol, second, their sums), `watermark` is W after it.
-        False if some may be duplicates: then nothing was taken, and the records are to be processed one by one.
+        `sums` are (symbol, second, what its trades sum up to). Their ids and W are set by the caller.
         """
-        for symbol, first, _ in ids:
-            known = self.ids.get(symbol)
-            if known is not None and first < known.end:
-                return False
-        for symbol, first, after in ids:
-            known = self.ids.get(symbol)
-            if known is None:
-                known = self.ids[symbol] = IdIntervals(first)
-            known.extend(first, after)
-            self.counts["trades"] += after - first
         for symbol, second, row in sums:
             stat = self._accumulator(second, symbol)
             if stat is None:
@@ -96,10 +77,21 @@ class PartitionStats:
                 self.next_close = min(self.next_close, second + self.close_after_ms)
             else:
                 stat.merge(row)
-        self.watermark = watermark
-        if self.next_close <= watermark or (heartbeats and self._dirty):
-            self._publish(out)
-        return True
+
+    def is_due(self, heartbeats: bool) -> bool:
+        """Whether something is to be published; `heartbeats` says whether one came since the last time."""
+        return self.next_close <= self.watermark or (heartbeats and bool(self._dirty))
+
+    @property
+    def is_reopened(self) -> bool:
+        """Whether a published second counts as not closed: after a restart with a greater allowed lateness."""
+        return self._newest + self.close_after_ms > self.watermark
+
+    def keep(self, seconds: dict[int, bytes]) -> None:
+        """Take seconds that were published and not known here, ascending and packed (`flows.domain.packed`)."""
+        self._published |= seconds
+        self._newest = max(self._newest, *seconds)
+        self._forget()
 
     def _take(self, record: LogRecord, received_ms: int | None, out: list[Output]) -> None:
         event_time = record.event_time
@@ -123,8 +115,8 @@ class PartitionStats:
         else:
             raise InvalidRecord(f"unknown event type {record.event_type[:40]!r}")
         self.watermark = max(self.watermark, event_time)
-        if self.next_close <= self.watermark or (is_heartbeat and self._dirty):
-            self._publish(out)
+        if self.is_due(is_heartbeat):
+            self.publish(out)
         if too_late is not None:
             raise too_late
 
@@ -158,7 +150,7 @@ class PartitionStats:
         if found := self._dirty.get(second, {}).get(symbol):
             return found
         packed = self._published.get(second)
-        row = _unpack(packed).get(symbol) if packed else None
+        row = find(packed, symbol) if packed else None
         if row is None:
             return None
         dirty = self._dirty.setdefault(second, {})[symbol] = Accumulator.of(row)
@@ -171,7 +163,7 @@ class PartitionStats:
         if record.on and (ids := self.ids.get(record.symbol)):
             ids.unowed += 1
 
-    def _publish(self, out: list[Output]) -> None:
+    def publish(self, out: list[Output]) -> None:
         """Close what W has passed and publish dirty seconds again, all in (timestamp, symbol) order."""
         closing = [second for second in self._open if second + self.close_after_ms <= self.watermark]
         for second in sorted({*closing, *self._dirty}):
@@ -181,8 +173,8 @@ class PartitionStats:
             new = {symbol: stats[symbol].row() for symbol in sorted(stats)}
             out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
             packed = self._published.get(second)
-            rows = _unpack(packed) | new if packed else new
-            self._published[second] = _pack(rows)
+            self._published[second] = merged(packed, new) if packed else pack(new)
+            self._newest = max(self._newest, second)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
         self._forget()
 
@@ -214,6 +206,7 @@ class PartitionStats:
         self._open = _accumulators(state["open"])
         self._dirty = _accumulators(state["dirty"])
         self._published = state["published"]
+        self._newest = max(self._published, default=-NEVER)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
 
     @property
@@ -270,15 +263,6 @@ def checked_trade(record: LogRecord) -> tuple[str, int, int, int, int, int]:
 def _check_time(name: str, time_ms: int) -> None:
     if not 0 < time_ms < 1 << 53:
         raise InvalidRecord(f"{name} is {time_ms}")
-
-
-def _pack(rows: dict[str, AccumulatorRow]) -> bytes:
-    return zlib.compress(pickle.dumps(rows, protocol=5), 1)
-
-
-def _unpack(packed: bytes) -> dict[str, AccumulatorRow]:
-    rows: dict[str, AccumulatorRow] = pickle.loads(zlib.decompress(packed))  # noqa: S301 - our own recovery store
-    return rows
 
 
 def _rows(seconds: dict[int, dict[str, Accumulator]]) -> dict[int, dict[str, AccumulatorRow]]:

@@ -17,7 +17,7 @@ def test_an_epoch_can_not_commit_before_its_records_are_delivered(broker):
     before = ends(broker.address, topic.name)
     broker.down("freeze")
     values = [b"%d" % n for n in range(100)]
-    part.write_batch([Record(topic.name, b"key", value, TODAY_MS) for value in values])
+    part.write_batch([[Record(topic.name, b"key", value, TODAY_MS) for value in values]])
     snapshot = Thread(target=part.snapshot)
     snapshot.start()
     snapshot.join(2)

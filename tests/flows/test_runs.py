@@ -41,6 +41,7 @@ def by_runs(values, received, chunk):
         out += [
             (number, start + place, text) for number, place, text in texts(folded.process(values[part], received[part]))
         ]
+    folded.settle()
     return [(n, p if n else 0, t) for n, p, t in out], stats
 
 
