@@ -5,8 +5,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from redis import Redis
 from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
@@ -73,38 +73,48 @@ class RedisSink(FixedPartitionedSink[list[LastValue], None]):
 
 
 class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
-    """Writes a batch in one call and waits for the answer, so there is nothing left to snapshot."""
+    """Sends a batch and goes on while Redis works: its answers are waited for before the next, and by `snapshot`."""
 
     def __init__(self, host: str, port: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
         self._where = f"{host}:{port}"
         # The waiting is done here, where it can be seen and a drain ends it: the client's own retries take a minute.
-        self._redis = Redis(
+        kind = SSLConnection if tls else Connection
+        self._connection: Connection = kind(  # type: ignore[no-untyped-call]
             host=host,
             port=port,
             socket_timeout=5,
             socket_connect_timeout=5,
             retry=Retry(NoBackoff(), retries=0),
-            ssl=tls is not None,
             **(tls.redis_options() if tls else {}),
         )
-        self._script = self._redis.register_script(_PUBLISH)
         self._order_by = order_by
+        self._unanswered: list[list[LastValue]] = []
+        self._is_sent = True
 
     def write_batch(self, items: list[list[LastValue]]) -> None:
         """Publish all items; while Redis is away, wait and try again (a record may then come twice)."""
-        left = [*chain.from_iterable(items)]
+        self.snapshot()
+        values = [*chain.from_iterable(items)]
+        self._unanswered = [values[at : at + AT_ONCE] for at in range(0, len(values), AT_ONCE)]
+        self._is_sent = False
+        try:
+            self._send()
+        except _AWAY:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Wait until all is published; while Redis is away, send it again."""
         pause, said = 0.1, False
-        while True:
+        while self._unanswered:
             try:
-                while left:
-                    now = left[:AT_ONCE]
-                    values = (text for item in now for text in (item.json, item.channel or ""))
-                    self._script([item.key for item in now], [len(self._order_by), *self._order_by, *values])
-                    left = left[AT_ONCE:]
+                if not self._is_sent:
+                    self._send()
+                self._receive()
                 if said:
                     log.info("redis at %s is back", self._where)
-                return
             except _AWAY as error:
+                self._connection.disconnect()  # type: ignore[no-untyped-call]
+                self._is_sent = False
                 if drain.overdue():
                     raise DeliveryFailed(f"Redis at {self._where} is away: {error}") from error
                 if not said:
@@ -113,9 +123,20 @@ class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
                 drain.wait(pause)
                 pause = min(pause * 2, 2.0)
 
-    def snapshot(self) -> None:
-        """Nothing is held back."""
-
     def close(self) -> None:
-        """Close the connection."""
-        self._redis.close()
+        """Publish what is left, and close the connection."""
+        self.snapshot()
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def _send(self) -> None:
+        order = (len(self._order_by), *self._order_by)
+        for items in self._unanswered:
+            values = chain.from_iterable((json, channel or "") for _, channel, json in items)
+            keys = [item.key for item in items]
+            self._connection.send_command("EVAL", _PUBLISH, len(keys), *keys, *order, *values)  # type: ignore[no-untyped-call]
+        self._is_sent = True
+
+    def _receive(self) -> None:
+        for _ in self._unanswered:
+            self._connection.read_response()
+        self._unanswered = []

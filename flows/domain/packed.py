@@ -21,26 +21,27 @@ def pack(rows: Mapping[str, AccumulatorRow]) -> bytes:
 
 def find(packed: bytes, symbol: str) -> AccumulatorRow | None:
     """The row of a symbol, None if the second has none."""
-    at = _places(packed).get(symbol.encode())
-    return None if at is None else _row(packed, at[0])
+    name = symbol.encode()
+    part = _parts(packed).get(name)
+    return None if part is None else _row(part, HEAD.size + len(name))
 
 
 def merged(packed: bytes, rows: Mapping[str, AccumulatorRow]) -> bytes:
     """A packed second with these rows instead of, or besides, those it has."""
-    symbols = {name: packed[start:end] for name, (_, end, start) in _places(packed).items()}
-    return b"".join((symbols | {symbol.encode(): _symbol(symbol, row) for symbol, row in rows.items()}).values())
+    new = {symbol.encode(): _symbol(symbol, row) for symbol, row in rows.items()}
+    return b"".join((_parts(packed) | new).values())
 
 
-def _places(packed: bytes) -> dict[bytes, tuple[int, int, int]]:
-    """Where each symbol has its numbers: (start, end, and start of the symbol's part)."""
-    places, at = {}, 0
+def _parts(packed: bytes) -> dict[bytes, bytes]:
+    """The part of each symbol, by its name."""
+    parts, at = {}, 0
     while at < len(packed):
         name_length, length = HEAD.unpack_from(packed, at)
         name = at + HEAD.size
-        numbers = name + name_length
-        places[packed[name:numbers]] = numbers, numbers + length, at
-        at = numbers + length
-    return places
+        end = name + name_length + length
+        parts[packed[name : name + name_length]] = packed[at:end]
+        at = end
+    return parts
 
 
 def _symbol(symbol: str, row: AccumulatorRow) -> bytes:
@@ -61,11 +62,11 @@ def _number(number: int) -> bytes:
     return length.to_bytes(1, "little") + number.to_bytes(length, "little")
 
 
-def _row(packed: bytes, at: int) -> AccumulatorRow:
+def _row(part: bytes, at: int) -> AccumulatorRow:
     numbers = []
     for _ in range(12):
-        end = at + 1 + packed[at]
-        numbers.append(int.from_bytes(packed[at + 1 : end], "little"))
+        end = at + 1 + part[at]
+        numbers.append(int.from_bytes(part[at + 1 : end], "little"))
         at = end
     open_, above, below, close, volume, quote, count, buys, buys_quote, first, more, revision = numbers
     low = open_ - below

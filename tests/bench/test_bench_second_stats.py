@@ -1,14 +1,18 @@
 """The benchmark of SecondStats measures what it says: every run over a topic counts the same seconds, whole."""
 
 import json
+import random
 import subprocess
 import sys
 import uuid
+from zlib import crc32
 
 import pytest
 
 from bench import harness, latency
 from bench.second_stats import fill, one
+from bench.totals import Totals
+from flows.domain.second_stat import SecondStat
 
 N = 30_000
 
@@ -49,6 +53,22 @@ def test_an_option_of_another_benchmark_is_refused():
     done = tracker("second-stats", "--rate", "5")
     assert done.returncode == 1
     assert done.stderr.endswith("benchmark second-stats has no option --rate\n")
+
+
+def test_totals_are_the_peers():
+    rng = random.Random(1)
+    stats = [
+        SecondStat(f"币C{n}USDT", 1_700_000_000_000 + n * 1000, *(rng.randrange(10 ** rng.randint(1, 16)) for _ in range(5)),
+                   rng.randrange(10 ** rng.randint(1, 30)), n, n % 2 * n, 0, 5, 6, 0)
+        for n in range(2000)
+    ]  # fmt: skip
+    totals = Totals()
+    totals.add([stat.to_json() for stat in stats])
+    assert (totals.stats, totals.volume) == (len(stats), sum(stat.volume for stat in stats))
+    lines = (" ".join(map(str, [s.symbol, s.timestamp // 1000, *s[2:10]])) for s in stats)
+    assert totals.check == sum(crc32(line.encode()) for line in lines)
+    with pytest.raises(ValueError, match="revised"):
+        totals.add([stats[0]._replace(revision=1).to_json()])
 
 
 def test_names_have_dashes():

@@ -108,10 +108,13 @@ class Case:
         """Wait until what was fed is in Kafka."""
         assert not self._producer.flush(60)
 
-    def check_redis(self, redis):
-        """Redis holds the newest of each symbol."""
+    def check_redis(self, redis, seconds=15):
+        """Redis holds the newest of each symbol, at the latest with the next epoch: it may have died unanswered."""
+        deadline = time.monotonic() + seconds
         for key, value in self.newest().items():
-            assert json.loads(redis.get(key) or "null") == json.loads(value), key
+            while json.loads(redis.get(key) or "null") != json.loads(value):
+                assert time.monotonic() < deadline, key
+                time.sleep(0.05)
 
     def newest(self):
         """{Redis key: value}."""

@@ -13,7 +13,7 @@ from flows.domain.market import SCALE
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
 from flows.records import decode_trades
-from flows.runs import TradeRuns
+from flows.runs import Closed, TradeRuns
 
 BASE = 1_723_161_600_000
 LATENESS, HORIZON = 200, 10_000
@@ -38,11 +38,20 @@ def by_runs(values, received, chunk):
     folded, out = TradeRuns(stats), []
     for start in range(0, len(values), chunk):
         part = slice(start, start + chunk)
-        out += [
-            (number, start + place, text) for number, place, text in texts(folded.process(values[part], received[part]))
-        ]
+        taken = [*flat(folded.take(values[part], received[part]))]
+        out += [(number, start + place, text) for number, place, text in texts(taken)]
     folded.settle()
     return [(n, p if n else 0, t) for n, p, t in out], stats
+
+
+def flat(outputs):
+    """Each output by itself; the JSON of those that were rendered natively is what the definition makes of them."""
+    for output in outputs:
+        if isinstance(output, Closed):
+            assert output.json == [stat.to_json() for stat in output.stats()]
+            yield from output.stats()
+        else:
+            yield output
 
 
 def texts(outputs):
@@ -201,6 +210,33 @@ def test_sums_are_exact_beyond_64_bits():
     expected, _ = assert_same([*values, b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [5001])
     amount = 10**10 * SCALE - 1
     assert f'"taker_buy_quote_volume":"{5000 * amount * amount // SCALE**2}.' in expected[0][2].decode()
+
+
+def test_numbers_of_every_length_are_written_as_the_definition_does():
+    amounts = ["0.00000001", *(f"{10**n + n}.{n:08d}" for n in range(10)), "9999999999.99999999"]
+    pairs = [(price, size) for price in amounts for size in amounts]
+    values = [
+        trade(10 ** (i % 17) + i, BASE, f"{'币' * (i % 12)}S{i}", price=price, size=size, maker="false", raws=10**6)
+        for i, (price, size) in enumerate(pairs)
+    ]
+    expected, _ = assert_same([*values, b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [1000])
+    assert len(expected) == len(pairs)
+
+
+def test_a_greater_lateness_after_a_restart_opens_what_was_published():
+    values = [trade(1, BASE), b'{"e":"heartbeat","E":%d}' % (BASE + 1200), trade(2, BASE + 1210, lag=1205)]
+    values.append(b'{"e":"heartbeat","E":%d}' % (BASE + 1220))
+    found = []
+    for by_row in (True, False):
+        first, then = PartitionStats(LATENESS, HORIZON), PartitionStats(2 * LATENESS, HORIZON)
+        first.process(zip(decode_trades(values[:2]), [None] * 2, strict=True))
+        then.restore(first.snapshot())
+        if by_row:
+            found.append(texts(then.process(zip(decode_trades(values[2:]), [None] * 2, strict=True))))
+        else:
+            found.append(texts(TradeRuns(then).process(values[2:], [None] * 2)))
+    assert found[0] == found[1]
+    assert [json.loads(text)["revision"] for _, _, text in found[0]] == [1]
 
 
 def test_more_symbols_than_a_run_may_have():

@@ -109,7 +109,7 @@ async def test_no_user_sees_or_ends_anothers_sessions(auth: Auth) -> None:
     await refresh(auth, others)
 
 
-@pytest.mark.parametrize("session_id", ["x", str(uuid.uuid4()), "'; --", "x" * 1000])
+@pytest.mark.parametrize("session_id", ["x", "3dc9950c-49d3-4977-bf48-a243b4925f7c", "'; --", "x" * 1000])
 async def test_an_unknown_session_is_not_found(auth: Auth, session_id: str) -> None:
     token = (await login(auth, await registered(auth))).access_token
     await refused(revoke(auth, token, session_id), Code.NOT_FOUND)

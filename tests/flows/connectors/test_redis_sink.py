@@ -35,6 +35,7 @@ def test_the_key_keeps_the_greatest_and_the_channel_carries_all_in_order(redis, 
     assert listener.get_message(timeout=5)["type"] == "subscribe"
     sent = [stat(2000, 0), stat(1000, 0), stat(2000, 1), stat(2000, 0), stat(1000, 7), stat(10_000, 0), stat(9999, 99)]
     part.write_batch([[LastValue(f"last:{name}", name, value) for value in sent]])
+    part.snapshot()
     assert [listener.get_message(timeout=5)["data"] for _ in sent] == sent
     assert redis.get(f"last:{name}") == stat(10_000, 0)
     listener.close()
@@ -48,13 +49,16 @@ def test_what_is_no_value_of_ours_is_replaced(redis, part, foreign):
     else:
         redis.set(key, {"text": "{", "other JSON": '{"timestamp":"x"}', "array": "[1]"}[foreign])
     part.write_batch([[LastValue(key, None, stat(1, 0)), LastValue(key, None, stat(2, 0))]])
+    part.snapshot()
     assert redis.get(key) == stat(2, 0)
 
 
 def test_an_evicted_value_and_a_flushed_script_come_back(redis, part):
     key = f"last:{uuid.uuid4().hex}"
     part.write_batch([[LastValue(key, None, stat(5, 0))]])
+    part.snapshot()
     redis.delete(key)
     redis.script_flush()
     part.write_batch([[LastValue(key, None, stat(3, 0))]])
+    part.snapshot()
     assert redis.get(key) == stat(3, 0)
