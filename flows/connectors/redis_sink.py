@@ -79,7 +79,7 @@ class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
         self._where = f"{host}:{port}"
         # The waiting is done here, where it can be seen and a drain ends it: the client's own retries take a minute.
         kind = SSLConnection if tls else Connection
-        self._connection: Connection = kind(  # type: ignore[no-untyped-call]
+        self._connection: Connection = kind(
             host=host,
             port=port,
             socket_timeout=5,
