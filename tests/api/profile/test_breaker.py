@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from api.profile.auth_client import AuthClient
+from api.profile.auth_client import AuthClient, Visitor
 from api.profile.breaker import Breaker
 from api.profile.errors import NotAuthenticated, NotAvailable
 
@@ -129,8 +129,9 @@ async def counting() -> AsyncIterator[tuple[AuthClient, Counter[str]]]:
 
 @pytest.mark.parametrize(
     ("method", "arguments", "times"),
-    [("login", ("x", "y"), 2), ("logout", ("x",), 2), ("register", ("x", "y"), 1), ("refresh", ("x",), 1)],
-)
+    [("login", ("x", "y", Visitor()), 2), ("logout", ("x",), 2), ("register", ("x", "y", Visitor()), 1),
+     ("refresh", ("x",), 1)],
+)  # fmt: skip
 async def test_only_what_is_safe_is_tried_twice(
     counting: tuple[AuthClient, Counter[str]], method: str, arguments: tuple[str, ...], times: int
 ) -> None:
