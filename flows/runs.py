@@ -189,14 +189,14 @@ class TradeRuns:
         stats, state = self.stats, self._state
         stats.counts["trades"] += int(state[TRADES])
         stats.watermark = int(state[WATERMARK])
-        if stats.is_due(bool(state[HEARTBEATS])):
+        held, below = int(state[N_SUMS]), stats.watermark - stats.close_after_ms + 1
+        closed = np.flatnonzero(self._sums[:held, SECOND] < below)
+        if stats.is_due(bool(state[HEARTBEATS]) or len(closed) > 0):
             self.settle()
             published: list[Output] = []
             stats.publish(published)
             out += published
             return
-        held, below = int(state[N_SUMS]), stats.watermark - stats.close_after_ms + 1
-        closed = np.flatnonzero(self._sums[:held, SECOND] < below)
         if not len(closed):
             return
         if len(self._rank) < len(self._names):

@@ -78,9 +78,9 @@ class PartitionStats:
             else:
                 stat.merge(row)
 
-    def is_due(self, heartbeats: bool) -> bool:
-        """Whether something is to be published; `heartbeats` says whether one came since the last time."""
-        return self.next_close <= self.watermark or (heartbeats and bool(self._dirty))
+    def is_due(self, revises: bool) -> bool:
+        """Whether something is to be published; `revises`: a heartbeat came since the last time, or a second closes."""
+        return self.next_close <= self.watermark or (revises and bool(self._dirty))
 
     @property
     def is_reopened(self) -> bool:

@@ -195,6 +195,14 @@ def test_long_runs_over_closing_seconds_with_stragglers_and_heartbeats(seed):
     assert len(revisions) > 10
 
 
+def test_a_second_that_closes_in_a_run_takes_the_revisions_that_wait_along():
+    values = [trade(1, BASE), b'{"e":"heartbeat","E":%d}' % (BASE + 1300), trade(2, BASE + 1400, lag=1390)]
+    values += [trade(3, BASE + 5000), trade(4, BASE + 5001), trade(5, BASE + 7001), trade(6, BASE + 7002)]
+    expected, _ = assert_same([*values, b'{"e":"heartbeat","E":%d}' % (BASE + 9900)], [1, 2, 3, 1000])
+    seconds = [(stat["timestamp"] - BASE, stat["revision"]) for stat in (json.loads(text) for _, _, text in expected)]
+    assert seconds == [(0, 0), (0, 1), (5000, 0), (7000, 0)]
+
+
 def test_every_field_with_every_odd_value():
     odd = [(field, value) for field in "EaflTmM" for value in NUMBERS]
     odd += [(field, f'"{value}"') for field in "pq" for value in AMOUNTS]
