@@ -3,6 +3,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 UV = $(BIN)/uv
+FAULTS ?= long
 
 .DEFAULT_GOAL := help
 .PHONY: help run live setup setup-dev test test-determinism test-faults test-api check bench bench-fanout lock protos clean
@@ -19,14 +20,14 @@ live: $(VENV)/.product  ## the same against Binance's public market data
 setup: $(VENV)/.product  ## install the product
 setup-dev: $(VENV)/.dev  ## install the product and the development tools
 
-test: $(VENV)/.dev  ## the whole test suite, on real parts
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+test: $(VENV)/.dev  ## the test suite, on real parts; what kills and freezes them is test-faults
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not faults" $(PYTEST_ARGS)
 
 test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes however it is run (DETERMINISM_SEEDS=1,2,3)
 	DETERMINISM=long $(BIN)/python -m pytest -s -q tests/determinism $(PYTEST_ARGS)
 
-test-faults: $(VENV)/.dev  ## the long tests of kills, stores away and draining (FAULTS_SEED=1)
-	FAULTS=long $(BIN)/python -m pytest -s -q tests/faults $(PYTEST_ARGS)
+test-faults: $(VENV)/.dev  ## kills, frozen and missing stores, draining (FAULTS=long|short, FAULTS_SEED=1)
+	FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
 
 test-api: $(VENV)/.dev  ## the long form of the tests that make up requests: schemathesis, fuzzed messages
 	API_TESTS=long $(BIN)/python -m pytest -s -q -k "schema or fuzz" --timeout 3000 tests/api $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from flows.domain.errors import TrackerError
 from infra.probes import probe
 
 LOOPBACK = "127.0.0.1"
+FREE_PORTS = 25_000, 32_768  # above every default with any PORT_OFFSET but gRPC's, below those of clients
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -61,10 +63,11 @@ class Part:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that nothing listens on right now."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nothing listens on right now, and that no client is given as its own: those are above."""
+    while True:
+        port = random.randrange(*FREE_PORTS)  # noqa: S311
+        if is_free(port, host):
+            return port
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:

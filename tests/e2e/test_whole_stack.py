@@ -275,6 +275,7 @@ def test_bad_input_changes_nothing(stack, client, bearer):
 
 
 @pytest.mark.parametrize("name", [*SERVICES, *STORES])
+@pytest.mark.faults
 def test_a_killed_part_shows_in_status_and_comes_back(stack, bearer, name):
     before = poll_until(lambda: (s := stack.status()[name])["up"] and s, 20, f"{name} up")
     os.kill(before["pid"], signal.SIGKILL)
@@ -285,6 +286,7 @@ def test_a_killed_part_shows_in_status_and_comes_back(stack, bearer, name):
     moving(stack, bearer)
 
 
+@pytest.mark.faults
 def test_with_the_pipeline_frozen_accounts_coins_and_connections_go_on(stack, client, bearer):
     """Frozen, since what is killed is back in a second: nothing answers, as with a machine that is gone."""
     account = {"name": "frozen", "password": "mypassword123"}
@@ -325,6 +327,7 @@ def test_stop_leaves_nothing_and_a_second_start_keeps_the_data(stack, client, be
     moving(stack, bearer, 2)
 
 
+@pytest.mark.faults
 def test_after_kill_9_of_the_whole_stack_the_next_start_works(stack, bearer):
     children = psutil.Process(stack.process.pid).children(recursive=True)
     for process in (psutil.Process(stack.process.pid), *children):

@@ -3,11 +3,14 @@
 import uuid
 from threading import Thread
 
+import pytest
 from cases import TODAY_MS
 from varied_runs import ends, read
 
 from flows.channels import Topic, create_topics
 from flows.connectors.kafka_sink import KafkaSink, Record
+
+pytestmark = pytest.mark.faults
 
 
 def test_an_epoch_can_not_commit_before_its_records_are_delivered(broker):

@@ -11,7 +11,7 @@ from cases import MiniTickers, SecondStats
 from conftest import LONG
 from redis import Redis
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 DRAIN_S = 10
 LAYOUTS = {"1 worker": {}, "2 workers": {"workers": 2}, "2 processes": {"processes": 2}}
 FLOWS = [SecondStats, MiniTickers]

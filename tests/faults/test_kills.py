@@ -13,6 +13,7 @@ from redis import Redis
 
 KILLS = 20 if LONG else 3
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
+pytestmark = pytest.mark.faults
 RUNS = [(SecondStats, {}), (SecondStats, {"processes": 2}), (SecondStats, {"workers": 2}), (MiniTickers, {})]
 
 

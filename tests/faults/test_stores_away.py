@@ -9,7 +9,7 @@ from cases import MiniTickers, SecondStats
 from conftest import LONG
 from redis import Redis
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 AWAY_S, FEED_S = (12, 10) if LONG else (7, 5)  # longer than a timeout, and than the feed: all of it comes after
 BOUND_MB = (
     500  # of a process: eight consumers' read-ahead, 16 MB each, and what is in their messages; a container has 1 GB

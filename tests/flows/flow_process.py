@@ -70,8 +70,12 @@ class TopicReader:
     def read(self):
         """All messages up to what the topic holds at this moment."""
         ends = {p.partition: self._range(p)[1] for p in self._partitions}
-        while any(max(self._next[p.partition], self._range(p)[0]) < ends[p.partition] for p in self._partitions):
-            for message in self._consumer.consume(10_000, timeout=0.05):
+        while any(self._next[partition] < end for partition, end in ends.items()):
+            messages = self._consumer.consume(10_000, timeout=0.05)
+            if not messages:
+                for p in self._partitions:
+                    self._next[p.partition] = max(self._next[p.partition], self._range(p)[0])
+            for message in messages:
                 if message.error() is None:
                     self._next[message.partition()] = message.offset() + 1
                     self.messages.append(message)

@@ -128,6 +128,7 @@ def test_a_subscription_while_it_runs_has_its_first_second_whole(market, after_a
         assert not market.ledger(symbol)
 
 
+@pytest.mark.faults
 def test_restarts_leave_the_ids_contiguous(market, after_an_hour):
     if after_an_hour.process.poll() is None:
         after_an_hour.stop()
@@ -149,6 +150,7 @@ def test_restarts_leave_the_ids_contiguous(market, after_an_hour):
     assert not [row for row in market.ledger() if row.state == "open"]
 
 
+@pytest.mark.faults
 def test_a_restart_amid_a_hole_goes_on_with_it(market, after_an_hour):
     if after_an_hour.process.poll() is None:
         after_an_hour.stop()
@@ -172,6 +174,7 @@ def test_a_restart_amid_a_hole_goes_on_with_it(market, after_an_hour):
     assert {row.first_missing_a for row in missing} <= market.ids("BTCUSDT")
 
 
+@pytest.mark.faults
 def test_a_symbol_nobody_wants_any_more_is_ended_in_the_log(market, after_an_hour):
     with market.ingest("btcusdt,ethusdt"):
         market.grows("ETHUSDT", 5)

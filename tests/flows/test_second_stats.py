@@ -126,6 +126,7 @@ def test_topic_redis_and_dlq_hold_what_the_reference_says_and_sigterm_drains(run
     assert all(b"bad JSON" in dict(m.headers())["reason"] for m in dlq)
 
 
+@pytest.mark.faults
 def test_killed_at_random_points_and_drained_once_the_final_state_is_the_same(run):
     rng = random.Random(3)
     for number in range(4):

@@ -188,7 +188,8 @@ async def test_postgresql(service: Any, postgres: Any, ours: Certificates, stran
 async def test_redis(valkey: str, ours: Certificates, strangers: Certificates) -> None:
     with tls_before(valkey, ours) as port:
         sink = RedisSinkPart("127.0.0.1", port, ("n",), ours.tls)
-        sink.write_batch([LastValue("tls-test", None, b'{"n":1}')])
+        sink.write_batch([[LastValue("tls-test", None, b'{"n":1}')]])
+        sink.snapshot()
         sink.close()
         feed = RedisFeed("127.0.0.1", port, lambda _: None, lambda _: None, ours.tls)
         assert await feed._redis.get("tls-test") == b'{"n":1}'

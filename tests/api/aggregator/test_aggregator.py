@@ -202,6 +202,7 @@ def broker(data: Path, port: int) -> Iterator[None]:
         stop(part, process)
 
 
+@pytest.mark.faults
 async def test_a_broker_that_comes_late_goes_away_and_comes_back(aggregator: Any) -> None:
     data, port = Path(tempfile.mkdtemp(prefix="aggregator-")), free_port()
     try:

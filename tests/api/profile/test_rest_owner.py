@@ -220,6 +220,7 @@ async def test_a_wrong_password_deletes_nothing(account: Account) -> None:
     assert (await account.login()).status_code == 200
 
 
+@pytest.mark.faults
 async def test_a_deletion_goes_on_when_the_authorization_service_is_back(start_bff: Any, postgres: Any) -> None:
     """It is stopped after the ticket was given, and the BFF is killed before it is back."""
     port, health = free_port(), free_port()

@@ -29,6 +29,7 @@ def produce(bootstrap_servers: str, topic: str) -> KafkaError | None:
     return answers[0]
 
 
+@pytest.mark.faults
 def test_records_and_identity_survive_kill_9(tmp_path: Path) -> None:
     port = free_port()
     part = kafka_part(tmp_path / "kafka", port)
