@@ -11,8 +11,11 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +32,7 @@ from flows.connectors.redis_sink import LastValue, RedisSink, RedisSinkPart
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
 from flows.second_stats import build_flow, tune_gc
+from infra.local.part import LOOPBACK, free_port
 from infra.settings import split_address
 
 LATENESS_MS, HORIZON_MS = 200, 30 * 60 * 1000
@@ -135,7 +139,41 @@ def still_open(recovery: Path) -> Iterator[bytes]:
             yield from (stat.to_json() for stat in stats.open_stats())
 
 
-def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """What one process of the cluster is to run, and where."""
+
+    bootstrap: str
+    topic: str
+    stop: dict[int, int]
+    sinks: str
+    redis: str
+    recovery: str
+    addresses: list[str]
+
+
+def _run(job: _Job, process: int) -> tuple[float | None, int, Totals, list[bytes]]:
+    """Run this process's part: (when its first records came, how many, what was counted, what is to be counted)."""
+    source = TimedSource(job.bootstrap, job.topic, SECOND_STATS_GROUP, stop=job.stop)
+    totals = Totals()
+    totals.add([])  # loads the native code before the time begins
+    ends_of_flow: tuple[Any, Any, Any] = CountSink(totals), Nowhere(), Nowhere()
+    if job.sinks == "real":
+        create_topics(job.bootstrap, [SECONDSTAT])
+        ends_of_flow = (
+            KafkaSink(job.bootstrap, len(job.stop)),
+            KeepingRedisSink(*split_address(job.redis, 6379), len(job.stop), ("timestamp", "revision")),
+            KafkaSink(job.bootstrap, len(job.stop)),
+        )
+    flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)
+    tune_gc()  # as the flow's own start does
+    cluster_main(flow, job.addresses, process, epoch_interval=EPOCH, recovery_config=RecoveryConfig(job.recovery))
+    return source.began, source.records, totals, KeepingRedisSink.kept
+
+
+def measure(
+    bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str = "", processes: int = 1
+) -> dict[str, Any]:
     """Run the flow over the n records of a topic; the peers' result line as a dict.
 
     `sinks`: "count" only counts, as the peers do; "real" writes to Kafka and to the Redis server at `redis` as well.
@@ -144,28 +182,28 @@ def measure(bootstrap: str, topic: str, n: int, sinks: str = "count", redis: str
     stop = ends(bootstrap, topic)
     if sum(stop.values()) != n:
         raise ValueError(f"topic {topic} holds {sum(stop.values())} messages, not {n}")
-    source = TimedSource(bootstrap, topic, SECOND_STATS_GROUP, stop=stop)
     totals = Totals()
-    totals.add([])  # loads the native code before the time begins
-    ends_of_flow: tuple[Any, Any, Any] = CountSink(totals), Nowhere(), Nowhere()
-    if sinks == "real":
-        create_topics(bootstrap, [SECONDSTAT])
-        ends_of_flow = (
-            KafkaSink(bootstrap, len(stop)),
-            KeepingRedisSink(*split_address(redis, 6379), len(stop), ("timestamp", "revision")),
-            KafkaSink(bootstrap, len(stop)),
-        )
+    totals.add([])
     with tempfile.TemporaryDirectory() as directory:
         recovery = Path(directory) / "recovery"
         make_recovery(recovery)
-        flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)
-        tune_gc()  # as the flow's own start does
-        cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=RecoveryConfig(str(recovery)))
+        addresses = [f"{LOOPBACK}:{free_port()}" for _ in range(processes)] if processes > 1 else []
+        job = _Job(bootstrap, topic, stop, sinks, redis, str(recovery), addresses)
+        if processes == 1:
+            parts = [_run(job, 0)]
+        else:
+            with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+                parts = [*pool.map(_run, [job] * processes, range(processes))]
         totals.add([*still_open(recovery)])
-    assert source.began is not None
-    seconds = time.perf_counter() - source.began
-    totals.add(KeepingRedisSink.kept)
-    return totals.line("tracker" if sinks == "count" else f"tracker-{sinks}-sinks", source.records, seconds)
+    # One clock for all processes of a machine.
+    seconds = time.perf_counter() - min(began for began, *_ in parts if began is not None)
+    for _, _, counted, kept in parts:
+        totals.merge(counted)
+        totals.add(kept)
+    name = "tracker" if sinks == "count" else f"tracker-{sinks}-sinks"
+    if processes > 1:
+        name += f"-{processes}-processes"
+    return totals.line(name, sum(records for _, records, *_ in parts), seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -176,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--n", type=int, required=True)
     parser.add_argument("--sinks", choices=("count", "real"), default="count")
     parser.add_argument("--redis", default="")
+    parser.add_argument("--processes", type=int, default=1)
     print(json.dumps(measure(**vars(parser.parse_args(arguments)))), flush=True)
 
 

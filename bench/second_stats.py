@@ -31,13 +31,14 @@ def run(
     n: int = 1_000_000,
     sinks: str = "count",
     redis: str = "",
+    processes: int = 1,
     symbols: int = 200,
     per_ms: int = 20,
     runs: int = 3,
 ) -> list[Figure] | dict[str, Any]:
     """One result line for a topic that is there; else figures with ratios to the peers. `per_ms` is of event time."""
     if bootstrap and topic:
-        return measure(bootstrap, topic, n, sinks, redis)
+        return measure(bootstrap, topic, n, sinks, redis, processes)
     own, measured = cores()
     with stores(own) as (brokers, valkey):
         fill(brokers, "bench-trades", n, symbols, per_ms)

@@ -85,6 +85,12 @@ class Totals:
         self.check += check
         self.stats += len(texts)
 
+    def merge(self, other: "Totals") -> None:
+        """Count what another process has counted."""
+        self.stats += other.stats
+        self.volume += other.volume
+        self.check += other.check
+
     def line(self, peer: str, messages: int, seconds: float) -> dict[str, Any]:
         """The result as the peers print it."""
         whole, part = divmod(self.volume, SCALE)

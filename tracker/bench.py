@@ -17,6 +17,7 @@ def bench(
     n: Annotated[int | None, typer.Option(help="second-stats: how many trades.")] = None,
     sinks: Annotated[str | None, typer.Option(help="second-stats over --topic: count, or real with --redis.")] = None,
     redis: Annotated[str | None, typer.Option(help="second-stats with real sinks: host:port.")] = None,
+    processes: Annotated[int | None, typer.Option(help="second-stats over --topic: of one Bytewax cluster.")] = None,
     symbols: Annotated[int | None, typer.Option(help="How many symbols are traded.")] = None,
     per_ms: Annotated[int | None, typer.Option(help="second-stats: trades per ms of event time.")] = None,
     runs: Annotated[int | None, typer.Option(help="second-stats: the median of so many.")] = None,
@@ -31,8 +32,8 @@ def bench(
     With a topic that is there (`--bootstrap`, `--topic`, `--n`), `second-stats` prints one result line, last.
     """
     given = {
-        "bootstrap": bootstrap, "topic": topic, "n": n, "sinks": sinks, "redis": redis, "symbols": symbols,
-        "per_ms": per_ms, "runs": runs, "rate": rate, "seconds": seconds,
+        "bootstrap": bootstrap, "topic": topic, "n": n, "sinks": sinks, "redis": redis,
+        "processes": processes, "symbols": symbols, "per_ms": per_ms, "runs": runs, "rate": rate, "seconds": seconds,
         "clients": clients, "workers": workers, "peers": peers,
     }  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}

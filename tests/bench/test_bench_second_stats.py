@@ -30,10 +30,11 @@ def tracker(*arguments):
     )
 
 
-@pytest.mark.parametrize("sinks", ["count", "real"])
-def test_the_flow_agrees_with_the_manuals_windows(kafka, valkey, topic, sinks):
+@pytest.mark.parametrize(("sinks", "processes"), [("count", 1), ("real", 2)])
+def test_the_flow_agrees_with_the_manuals_windows(kafka, valkey, topic, sinks, processes):
     where = ("--bootstrap", kafka, "--topic", topic, "--n", str(N))
-    done = tracker("second-stats", *where, "--sinks", sinks, "--redis", valkey, "--json")
+    more = ("--sinks", sinks, "--redis", valkey, "--processes", str(processes))
+    done = tracker("second-stats", *where, *more, "--json")
     assert done.returncode == 0, done.stderr
     ours = json.loads(done.stdout.splitlines()[-1])
     peer = one(["bench.peers", "fold", *where], None)
