@@ -4,13 +4,9 @@ Run it: `python -m flows.clickhouse_etl`. Each topic is read by a thread of its 
 A miniticker is stored once; of a SecondStat every revision is, and the view `second_stats` shows the highest.
 """
 
-import atexit
 import logging
-import os
 import signal
-import socket
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +33,6 @@ from infra.tls import use_kafka_tls
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-STOP_GRACE_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -155,27 +150,6 @@ def _clickhouse(settings: Settings) -> Server:
     return Server(host, port, settings.clickhouse_user, password, settings.tls("clickhouse"))
 
 
-def _end_in_time() -> None:
-    """End this process STOP_GRACE_S after its first signal, whatever it waits for.
-
-    A commit blocks for minutes while Kafka is away, in C, where no Python handler of a signal runs. What is not stored
-    or committed by then is read again: an end here is one more `kill -9`.
-    """
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-
-    def watch() -> None:
-        reader.recv(1)
-        time.sleep(STOP_GRACE_S)
-        log.warning("Kafka or ClickHouse does not answer: ending with a batch uncommitted, to be read again")
-        logging.shutdown()
-        os._exit(0)
-
-    threading.Thread(target=watch, name="end-in-time", daemon=True).start()
-    atexit.register(writer.close)  # open as long as the process lives
-
-
 def main() -> None:
     """Run until SIGTERM or SIGINT; the last batch is stored and committed first."""
     settings = Settings()
@@ -183,8 +157,8 @@ def main() -> None:
     use_kafka_tls(settings.tls("kafka"))
     for repeated in ("urllib3.connectionpool", "clickhouse_connect"):  # the sink says it once
         logging.getLogger(repeated).setLevel(logging.ERROR)
-    drain.install()
-    _end_in_time()
+    # A commit can block for minutes while Kafka is away; what is not committed by the end is read again.
+    drain.install(code_at_limit=0)
     server = _clickhouse(settings)
     lanes = [tickers(settings.kafka_topic or MINITICKER.name, settings.clickhouse_table), SECOND_STATS]
     apps: list[BatchApplication] = []

@@ -29,12 +29,15 @@ _reading = False
 _wakeup: list[socket.socket] = []  # open as long as the process lives
 
 
-def install() -> None:
-    """Make SIGTERM and SIGINT ask for a drain; only the main thread may call this."""
+def install(code_at_limit: int = 1) -> None:
+    """Make SIGTERM and SIGINT ask for a drain; only the main thread may call this.
+
+    `code_at_limit` is the exit code after LIMIT_S: 0 where such an end is as good as any.
+    """
     if not _wakeup:
         reader, writer = socket.socketpair()
         _wakeup[:] = reader, writer
-        threading.Thread(target=_end_in_time, args=(reader,), name="drain", daemon=True).start()
+        threading.Thread(target=_end_in_time, args=(reader, code_at_limit), name="drain", daemon=True).start()
     _wakeup[1].setblocking(False)
     signal.set_wakeup_fd(_wakeup[1].fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _heard_by_the_thread)
@@ -45,7 +48,7 @@ def _heard_by_the_thread(_signum: int, _frame: FrameType | None) -> None:
     """Set nothing here: where it interrupts `wait`, the event's lock is held by this very thread."""
 
 
-def _end_in_time(signals: socket.socket) -> None:
+def _end_in_time(signals: socket.socket, code_at_limit: int) -> None:
     """Hears of a signal also while the main thread is in C, where no Python handler runs."""
     global _asked_at  # noqa: PLW0603 - the process as a whole is asked
     while signals.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
@@ -57,8 +60,8 @@ def _end_in_time(signals: socket.socket) -> None:
         log.info("told to stop before anything was read")
         _exit(0)
     time.sleep(LIMIT_S - 1)
-    log.error("a store does not answer: ending %.1f s after the signal; the last epoch comes again", LIMIT_S)
-    _exit(1)
+    log.error("a store does not answer: ending %.1f s after the signal; what is not committed comes again", LIMIT_S)
+    _exit(code_at_limit)
 
 
 def _exit(code: int) -> None:

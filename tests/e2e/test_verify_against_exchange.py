@@ -123,22 +123,26 @@ def test_a_recording_of_it_is_what_was_in_the_log(stack, tmp_path):
 def test_a_tampered_second_is_found_in_either_place(stack, span, client):
     """Last, as it spoils what is stored."""
     start, end = span
+    later = "SELECT toUnixTimestamp64Milli(min(timestamp)) FROM crypto.second_stats WHERE symbol = {s:String} AND "
+    later += "toUnixTimestamp64Milli(timestamp) >= {t:Int64}"
+    spoilt = client.command(later, {"s": "BTCUSDT", "t": start + 15_000})
+    invented_at = client.command(later, {"s": "ETHUSDT", "t": spoilt + 1000})
     client.command(
         "INSERT INTO crypto.second_stats_revisions SELECT * REPLACE (close + 1 AS close, revision + 100 AS revision) "
-        f"FROM crypto.second_stats WHERE symbol = 'BTCUSDT' AND timestamp = fromUnixTimestamp64Milli({start})"
+        f"FROM crypto.second_stats WHERE symbol = 'BTCUSDT' AND timestamp = fromUnixTimestamp64Milli({spoilt})"
     )
     producer = Producer({"bootstrap.servers": f"127.0.0.1:{stack.port(9092)}"})
-    invented = f'{{"symbol":"ETHUSDT","timestamp":{start + 1000},"open":"1.00000000","revision":500}}'
+    invented = f'{{"symbol":"ETHUSDT","timestamp":{invented_at},"open":"1.00000000","revision":500}}'
     partition = partition_of("ETHUSDT", 8)
-    producer.produce("binance.secondstat", invented, "ETHUSDT", partition=partition, timestamp=start + 1000)
+    producer.produce("binance.secondstat", invented, "ETHUSDT", partition=partition, timestamp=invented_at)
     assert producer.flush(20) == 0
     code, report, errors = verify(stack, (start, end), "--symbols", "btcusdt,ETHUSDT")
     assert code == 1, errors
     assert report["symbols"] == ["BTCUSDT", "ETHUSDT"]
     stored, published = report["differences"]
-    assert (stored["symbol"], stored["timestamp"]) == ("BTCUSDT", start)
+    assert (stored["symbol"], stored["timestamp"]) == ("BTCUSDT", spoilt)
     assert (stored["place"], stored["kind"], [*stored["fields"]]) == ("clickhouse", "differs", ["close"])
-    assert (published["symbol"], published["timestamp"]) == ("ETHUSDT", start + 1000)
+    assert (published["symbol"], published["timestamp"]) == ("ETHUSDT", invented_at)
     assert (published["place"], published["kind"]) == ("topic", "differs")
     assert report["matched"] == report["seconds"] - 2
     nothing = stack.tracker("verify", "--from", str(start - 10**9), "--to", str(start - 10**9 + 5000))
