@@ -15,7 +15,7 @@ from flows import channels
 from flows.connectors.kafka_log import HIGH_WATER, KafkaLog
 from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer, read_to_end
 from flows.connectors.partition_reader import PartitionReader
-from flows.domain.errors import InvalidRange, TopicIsNewer
+from flows.domain.errors import InvalidRange, NotAlone, TopicIsNewer
 from flows.domain.intervals import IdIntervals
 from flows.domain.market import SECOND_MS
 from flows.imported_log import AHEAD_MS, KnownRecords
@@ -24,6 +24,7 @@ from flows.recordings import Recorded
 from flows.replay_range import iso
 
 HEARTBEAT_AFTER_MS = 2 * SECOND_MS  # from a second's start: closes it with any allowed lateness up to 1 s
+HORIZON_MS = 30 * 60 * SECOND_MS  # REVISION_HORIZON's default
 OUT_OF_ORDER_MS = 60 * SECOND_MS  # how far back from the first trade known records are looked for
 _CHECK_EVERY = 1000
 
@@ -38,6 +39,7 @@ class ImportCounts:
     known_heartbeats: int = 0
     first_ms: int = 0
     last_ms: int = 0
+    late_trades: int = 0  # written, but so far behind newer ones that no second counts them
 
 
 def prepare_topic(bootstrap_servers: str, name: str) -> None:
@@ -48,7 +50,10 @@ def prepare_topic(bootstrap_servers: str, name: str) -> None:
 
 
 class TopicImport:
-    """Takes the trades of one or more recordings, merged. Raises TopicIsNewer, DeliveryFailed and KafkaException."""
+    """Takes the trades of one or more recordings, merged.
+
+    Raises TopicIsNewer, NotAlone, DeliveryFailed and KafkaException.
+    """
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.counts = ImportCounts()
@@ -57,6 +62,7 @@ class TopicImport:
         self._now_ms = 0  # of what was taken so far, the newest
         self._due: list[int] = []  # heap of seconds whose heartbeat is to come
         self._seconds: IdIntervals | None = None  # that have had trades
+        self._ends: dict[int, int] = {}  # offsets, before anything was written
         self._ends_ms: dict[int, int] = {}
         self._known: list[KnownRecords] = []
 
@@ -82,6 +88,7 @@ class TopicImport:
             )
         self._append(partition, trade.value, trade.symbol, trade.time_ms)
         self.counts.trades += 1
+        self.counts.late_trades += second + SECOND_MS + HORIZON_MS <= self._now_ms
         if self.counts.trades % _CHECK_EVERY == 0:
             self._log.check()
             while self._log.backlog > HIGH_WATER:
@@ -110,7 +117,7 @@ class TopicImport:
         try:
             partitions = sorted(consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic].partitions)
             places = {p: TopicPartition(self._topic, p, max(0, first_ms - OUT_OF_ORDER_MS)) for p in partitions}
-            ends = {p: end for p, (_, end) in offsets_held(consumer, self._topic, partitions).items()}
+            ends = self._ends = {p: end for p, (_, end) in offsets_held(consumer, self._topic, partitions).items()}
             starts = {t.partition: t.offset for t in consumer.offsets_for_times([*places.values()], timeout=TIMEOUT_S)}
             lasts = [TopicPartition(self._topic, p, end - 1) for p, end in ends.items() if end]
             self._ends_ms = {m.partition(): m.timestamp()[1] for m in read_to_end(consumer, lasts)}
@@ -143,6 +150,11 @@ class TopicImport:
         consumer = range_consumer(self._bootstrap_servers)
         try:
             ends = offsets_held(consumer, self._topic, range(len(self._known)))
+            if any(end != self._ends[p] + self._log.appended(self._topic, p) for p, (_, end) in ends.items()):
+                raise NotAlone(
+                    f"something else wrote into topic {self._topic} during this import, so that trades of one may be "
+                    "too late beside the other's: import into another topic"
+                )
             lasts = [TopicPartition(self._topic, p, end - 1) for p, (_, end) in ends.items() if end]
             open_ends = [m for m in read_to_end(consumer, lasts) if m.key() is not None]
         finally:

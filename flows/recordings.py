@@ -3,7 +3,9 @@
 A line is one of
 - a frame, combined or bare: an aggTrade (kept byte for byte), or a trade (`@trade`), which is grouped into aggTrades;
 - a row of a public CSV: `aggregate id, price, quantity, first id, last id, time in ms or µs, buyer is maker[, best]`.
-  It has no event time, as a backfilled trade, and its symbol is that of the file's name (`BTCUSDT-aggTrades-….csv`).
+  It has no event time, as a backfilled trade, and its symbol is that of the file's name (`BTCUSDT-aggTrades-….csv`);
+  in a .zip, of the name of the file within.
+A symbol that a file has both aggTrades and trades of is told by the kind that comes first: both would count it twice.
 """
 
 import codecs
@@ -22,7 +24,7 @@ from flows.trade_groups import TradeGroups
 from infra.recorded_lines import RecordedFile, TornFile, payload
 
 _SYMBOL_OF_FILE = re.compile(r"([^\W_]{2,30})-aggTrades-", re.IGNORECASE)
-_MICROSECONDS_FROM = 10**14  # as a time in ms that is the year 5138
+_FROM_MS, _MICROSECONDS_FROM = 10**11, 10**14  # as times in ms 1973, and the year 5138
 _EVENT = re.compile(rb'\s*\{\s*"e"\s*:\s*"(\w+)"')
 
 
@@ -55,8 +57,9 @@ class RecordingFile:
         self.file = RecordedFile(path)
         self.skipped = self.lines = 0
         self._told = told
-        found = _SYMBOL_OF_FILE.match(path.name)
-        self._symbol = (symbol or (found.group(1) if found else "")).upper()
+        self._given = symbol
+        self._member, self._symbol, self._began = "", "", 0  # the file in a .zip, and its lines before
+        self._kinds: dict[str, bytes] = {}  # of the frames that a symbol is told by
         self._groups = TradeGroups()
 
     def __iter__(self) -> Iterator[Recorded]:
@@ -77,7 +80,11 @@ class RecordingFile:
         self._told(BadLine(self.file.path, self.lines, reason, torn))
 
     def _line(self, line: bytes) -> Iterator[Recorded]:
-        if self.lines == 1:
+        if self._member != self.file.member:
+            self._member, self._began = self.file.member, self.lines - 1
+            found = _SYMBOL_OF_FILE.match(Path(self._member).name) or _SYMBOL_OF_FILE.match(self.file.path.name)
+            self._symbol = (self._given or (found.group(1) if found else "")).upper()
+        if self.lines == self._began + 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if not line[:1].isspace() and line[:1] not in (b"{", b"["):
             if row := self._row(line.decode().strip()):
@@ -89,26 +96,31 @@ class RecordingFile:
         event = _EVENT.match(data)
         kind = event.group(1) if event else _kind(data)
         if kind == b"aggTrade":
-            yield _recorded(data)
-        elif kind == b"trade":
+            one = _recorded(data)
+            if self._kinds.setdefault(one.symbol, kind) == kind:
+                yield one
+                return
+        elif kind == b"trade" and self._kinds.setdefault(self._groups.symbol(data), kind) == kind:
             for value in self._groups.add(data):
                 yield _recorded(value)
-        else:
-            self.skipped += 1
+            return
+        self.skipped += 1
 
     def _row(self, text: str) -> Recorded | None:
         cells = text.split(",")
         if not 7 <= len(cells) <= 8:
             raise InvalidRecord(f"neither a frame nor 7 or 8 columns: {text[:60]!r}")
-        if self.lines == 1 and not cells[0].isdigit():
+        if self.lines == self._began + 1 and not cells[0].isdigit():
             return None  # a header
         if not self._symbol:
-            name = self.file.path.name
+            name = self.file.member
             raise InvalidSymbol(f"{name}: whose trades? It is not named SYMBOL-aggTrades-…; say --symbol")
         agg_id, price, quantity, first, last, time, maker = (cell.strip() for cell in cells[:7])
         if not (time.isdigit() and time.isascii()) or maker.lower() not in ("true", "false"):
             raise InvalidRecord(f"not a row of aggTrades: {text[:60]!r}")
         time_ms = int(time) // 1000 if int(time) >= _MICROSECONDS_FROM else int(time)
+        if not _FROM_MS <= time_ms < _MICROSECONDS_FROM:
+            raise InvalidRecord(f"the time {time} is neither in ms nor in µs")
         head = msgspec.json.encode(self._symbol).decode()
         value = (
             f'{{"e":"aggTrade","s":{head},"a":{agg_id},"p":"{price}","q":"{quantity}","f":{first},"l":{last},'

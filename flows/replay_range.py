@@ -16,6 +16,7 @@ from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
 from flows.domain.market import SECOND_MS
 
+LATEST_MS = 1 << 60  # beyond every time; Kafka's have 63 bits
 READ_BACK_MS = 60 * SECOND_MS
 _OFFSETS = re.compile(r"\d+:\d+(,\d+:\d+)*")
 
@@ -54,7 +55,7 @@ class ReplayRange:
 def parse_bound(text: str) -> int | Offsets:
     """An end of a range as users write it. Raises InvalidRange."""
     if text.isascii() and text.isdigit():
-        return int(text)
+        return min(int(text), LATEST_MS)
     if _OFFSETS.fullmatch(text):
         pairs = [pair.split(":") for pair in text.split(",")]
         offsets = {int(partition): int(offset) for partition, offset in pairs}

@@ -30,6 +30,13 @@ class _Trade(msgspec.Struct, gc=False):
 _decoder = msgspec.json.Decoder(_Trade)
 
 
+def _decoded(data: bytes) -> _Trade:
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"not a trade: {error}") from error
+
+
 class _Group:
     __slots__ = ("agg_id", "event_time", "first", "last", "quantity", "trade")
 
@@ -55,12 +62,13 @@ class TradeGroups:
         self._ids: dict[str, tuple[int, int]] = {}  # (last trade id, last aggregate id)
         self._seen: dict[str, IdIntervals] = {}
 
+    def symbol(self, data: bytes) -> str:
+        """Whose trade it is. Raises InvalidRecord for what is none."""
+        return _decoded(data).s
+
     def add(self, data: bytes) -> Iterator[bytes]:
         """What a trade completes. Raises InvalidRecord for what is none; one that came before is left out."""
-        try:
-            trade = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRecord(f"not a trade: {error}") from error
+        trade = _decoded(data)
         scaled(trade.p)
         if not scaled(trade.q):
             raise InvalidRecord(f"q is {trade.q}")

@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -12,10 +14,15 @@ import msgspec
 import zstandard
 
 _STEP = 1 << 18
+LONGEST_LINE = 1 << 20  # bytes: a packed file can hold a line that no memory does
+_DAMAGED = (
+    EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError,
+    RuntimeError,  # what zipfile says of encrypted files and unknown methods
+)  # fmt: skip
 
 
 class TornFile(Exception):
-    """A compressed file that ends too early, or is damaged: what follows its last whole line can't be read."""
+    """A file that ends too early, is damaged or can't be unpacked: what follows its last whole line can't be read."""
 
 
 class _Combined(msgspec.Struct):
@@ -42,6 +49,7 @@ class RecordedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = path.stat().st_size
+        self.member = path.name  # the file in a .zip that is read now
         self._raw: IO[bytes] | None = None
 
     @property
@@ -53,23 +61,37 @@ class RecordedFile:
         with self.path.open("rb") as self._raw:
             try:
                 yield from self._lines(self._raw)
-            except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, zstandard.ZstdError) as error:
+            except _DAMAGED as error:
                 raise TornFile(f"the file is torn or damaged: {error}") from error
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise TornFile(f"the file is torn or damaged: {error}") from error  # bzip2's
 
     def _lines(self, raw: IO[bytes]) -> Iterator[bytes]:
         match self.path.suffix:
             case ".gz":
-                yield from gzip.GzipFile(fileobj=raw)
+                yield from _bounded(gzip.GzipFile(fileobj=raw))
             case ".zst":
-                yield from io.BufferedReader(_Zst(raw), _STEP)
+                yield from _bounded(io.BufferedReader(_Zst(raw), _STEP))
             case ".zip":
                 with zipfile.ZipFile(raw) as archive:
                     for member in archive.infolist():
                         if not member.is_dir():
                             with archive.open(member) as reader:
-                                yield from reader
+                                self.member = member.filename
+                                yield from _bounded(reader)
             case _:
-                yield from raw
+                yield from _bounded(raw)
+
+
+def _bounded(reader: "IO[bytes] | gzip.GzipFile | io.BufferedReader") -> Iterator[bytes]:
+    """Lines; of a longer one only its beginning, which is no frame, so that it is one bad line."""
+    for line in iter(partial(reader.readline, LONGEST_LINE), b""):
+        yield line
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := reader.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
 
 
 class _Zst(io.RawIOBase):

@@ -22,7 +22,7 @@ def show(outcome: Outcome, manifest: dict[str, Any]) -> None:
     """One run: its figures with their definitions, some of its fills, and what was not filled."""
     figures, console = outcome.figures, _console()
     console.print(f"[bold]{escape(_title(outcome))}[/] on {manifest['topic']}, {figures['start']} to {figures['end']}")
-    console.print(f"{len(figures['symbols'])} symbols: {_some(figures['symbols'])}")
+    console.print(f"{len(figures['symbols'])} symbols: {escape(_some(figures['symbols']))}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in (("what", "left"), ("value", "right"), ("definition", "left")):
         table.add_column(heading, justify=justify, style="dim" if heading == "definition" else "")  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def show_sweep(outcomes: Sequence[Outcome], swept: Sequence[str]) -> None:
         table.add_column(heading.replace("_", " "), justify="right")
     for outcome in outcomes:
         figures = outcome.figures
-        values = [as_text(outcome.values[name]) for name in swept]
+        values = [escape(as_text(outcome.values[name])) for name in swept]
         cells = [shown(name, figures[name]) for name in ("final_equity", *names)]
         table.add_row(*values, *cells, str(len(figures["fills"])))
     console = _console()
@@ -65,7 +65,7 @@ def _show_fills(console: Console, fills: Sequence[dict[str, Any]]) -> None:
         table.add_column(heading, justify="right" if heading in {"quantity", "price", "fee"} else "left")
     for fill in fills[:SHOWN]:
         table.add_row(
-            iso(fill["timestamp"]), fill["side"], fill["symbol"], fill["type"], fill["quantity"], fill["price"],
+            iso(fill["timestamp"]), fill["side"], escape(fill["symbol"]), fill["type"], fill["quantity"], fill["price"],
             f"{rounded(Decimal(fill['fee']), 8).normalize():f}",
         )  # fmt: skip
     console.print(table)
@@ -78,7 +78,7 @@ def _show_refusals(console: Console, outcome: Outcome) -> None:
         reasons = Counter(reason for _, _, reason in outcome.refusals)
         console.print("not filled: " + ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common()))
         for timestamp, order, reason in outcome.refusals[:SHOWN]:
-            console.print(f"  {iso(timestamp)} {order}: {reason}")
+            console.print(f"  {iso(timestamp)} {escape(order)}: {reason}")
     if outcome.open_orders:
         console.print(f"{outcome.open_orders} orders still waited at the end")
 

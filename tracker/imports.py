@@ -78,5 +78,12 @@ def _show(topic: str, counts: ImportCounts, bad: int, skipped: int) -> None:
         f"topic {topic}: {counts.trades:,} trades and {counts.heartbeats:,} heartbeats written, "
         f"{counts.known_trades:,} trades were there already; {bad:,} bad lines, {skipped:,} frames of other kinds"
     )
+    if counts.late_trades:
+        print(
+            f"{counts.late_trades:,} trades come more than 30 min after newer ones, so no second counts them: "
+            "is a file not in the order of time?",
+            file=sys.stderr,
+            flush=True,
+        )
     if counts.trades:
         typer.echo(f"written from {iso(counts.first_ms)} to {iso(counts.last_ms)}")

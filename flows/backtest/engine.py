@@ -115,7 +115,7 @@ class Run:
                 self._place(timestamp, order)
         except BacktestError as error:
             raise StrategyError(f"{self._name}, at {timestamp}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             at = f"{where.filename}:{where.lineno}"
             raise StrategyError(f"{self._name}, at {timestamp}: {type(error).__name__}: {error} ({at})") from error

@@ -60,7 +60,7 @@ def _of_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.resolve().parent))  # its neighbours can be imported
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"{path} can't be loaded: {_said(error)}") from error
     finally:
         sys.path[:] = before
@@ -77,7 +77,7 @@ def _of_path(place: str, wanted: str) -> tuple[ModuleType, str]:
         if wanted or not parent or error.name != place:
             raise StrategyError(f"no module {error.name} (for the strategy {place})") from error
         return _of_path(parent, last)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"{place} can't be imported: {_said(error)}") from error
 
 
@@ -104,6 +104,6 @@ def _class_of(module: ModuleType, place: str, wanted: str) -> type:
     return own[0]
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
     return f"{type(error).__name__}: {error}{where}"

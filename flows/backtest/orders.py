@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Literal, Self
 
 from flows.backtest.errors import StrategyError
-from flows.backtest.units import FILL_PLACES, MONEY_PLACES, plain, scaled_down
+from flows.backtest.units import FILL_PLACES, LARGEST, MONEY_PLACES, plain, scaled_down
 
 Amount = Decimal | str | int
 Side = Literal["buy", "sell"]
@@ -24,6 +24,18 @@ class Order:
     quantity: int | None
     quote: int | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [size for size in (self.quantity, self.quote) if size is not None]
+        amounts = sizes if self.limit is None else [*sizes, self.limit]
+        if (
+            not isinstance(self.symbol, str)
+            or self.side not in ("buy", "sell")
+            or len(sizes) != 1
+            or any(type(amount) is not int or not 0 <= amount <= LARGEST for amount in amounts)
+            or (self.limit is not None and (self.limit == 0 or self.quote is not None))
+        ):
+            raise StrategyError(f"no order: {self!r}; make one by Order.buy or Order.sell")
 
     @classmethod
     def buy(cls, symbol: str, quantity: Amount | None = None, *, quote: Amount | None = None,

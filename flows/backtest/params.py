@@ -2,9 +2,11 @@
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, MutableSet
+from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from flows.backtest.errors import ParamError, StrategyError
@@ -66,10 +68,16 @@ def read_params(strategy: type, given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def build(strategy: type, values: Mapping[str, Any]) -> Any:
-    """An instance: its attributes are set, then its `__init__` is called with what it takes of the values."""
+    """An instance: its attributes are set, then its `__init__` is called with what it takes of the values.
+
+    Lists and the like that stand in the class are copied for it: a sweep's runs go side by side, and share nothing.
+    """
     arguments = _init_arguments(strategy)
     new: Any = strategy.__new__
     instance = new(strategy)
+    values = deepcopy(dict(values))
+    if hasattr(instance, "__dict__"):
+        vars(instance).update(_class_state(strategy))
     for name, value in values.items():
         if name not in arguments:
             setattr(instance, name, value)
@@ -93,6 +101,12 @@ def as_json(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [as_json(one) for one in value]
     return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+def _class_state(strategy: type) -> dict[str, Any]:
+    state = {name: value for base in reversed(strategy.__mro__) for name, value in vars(base).items()}
+    kinds = (MutableSequence, MutableMapping, MutableSet)
+    return {n: deepcopy(v) for n, v in state.items() if isinstance(v, kinds) and not n.startswith("__")}
 
 
 def _init_arguments(strategy: type) -> dict[str, inspect.Parameter]:
@@ -120,9 +134,16 @@ def _finite(text: str) -> Decimal:
     return value
 
 
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
-    float: (float, "a number"),
+    float: (_finite_float, "a number"),
     Decimal: (_finite, "a decimal"),
     bool: (_flag, "true or false"),
     str: (str, "text"),

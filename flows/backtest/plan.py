@@ -14,6 +14,7 @@ from flows.backtest.params import as_text
 from flows.backtest.result import KEYS
 from flows.backtest.units import MONEY_PLACES, RATE, plain, rate, scaled_down
 from flows.replay import Bound, ReplaySettings
+from flows.replay_range import LATEST_MS
 
 Json = dict[str, Any]
 
@@ -72,7 +73,11 @@ class Plan:
         try:
             manifest = result["manifest"]
             ours = manifest["backtest"]
-            ends = {int(number): part["end"] for number, part in manifest["partitions"].items()}
+            if not isinstance(result["strategy"], str) or not isinstance(manifest["topic"], str):
+                raise TypeError("strategy and topic are texts")
+            if any(_whole(number) < 0 for number in manifest["settings"].values()):
+                raise ValueError("a setting is below 0")
+            ends = {int(number): _whole(part["end"]) for number, part in manifest["partitions"].items()}
             return cls(
                 result["strategy"],
                 manifest["topic"],
@@ -127,7 +132,15 @@ def _line(key: str, old: Any, new: Any) -> str:
 
 
 def _bound(value: Any) -> Bound:
-    return {int(number): offset for number, offset in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {int(number): _whole(offset) for number, offset in value.items()}
+    return None if value is None else min(_whole(value), LATEST_MS)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def _of_json(value: Any) -> Any:

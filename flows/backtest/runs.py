@@ -60,5 +60,5 @@ def _built(loaded: Loaded, values: Mapping[str, Any]) -> Any:
         raise
     except ValueError as error:
         raise ParamError(f"{loaded.name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyError(f"{loaded.name} can't be built: {type(error).__name__}: {error}") from error

@@ -6,6 +6,7 @@ TrackerError
 ├── OutOfRange             an offset or time that the log does not hold (any more)
 ├── InvalidRange           a range that is empty, or names what is not there
 ├── TopicIsNewer           a recording older than what its topic holds: a log only grows at its end
+├── NotAlone               another writer in a topic that is imported into
 ├── NoTopic                a topic that Kafka does not have (any more)
 ├── WrongLog               a snapshot taken from another Kafka cluster or topic
 ├── DeliveryFailed         a sink could not confirm what it wrote
@@ -38,6 +39,10 @@ class InvalidRange(TrackerError):
 
 class TopicIsNewer(TrackerError):
     """A recording older than what its topic holds: a log only grows at its end."""
+
+
+class NotAlone(TrackerError):
+    """Another writer in a topic that is imported into: what one wrote may be too late beside the other's."""
 
 
 class NoTopic(TrackerError):

@@ -1,5 +1,6 @@
 """Recordings into a real topic: what is written, once and only once, and what comes out of a replay."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -15,11 +16,12 @@ from flow_process import poll_until
 from naive import NaiveStats
 from replay_parts import records, written
 
-from flows.domain.errors import InvalidRange, InvalidSymbol, TopicIsNewer
+from flows.domain.errors import InvalidRange, InvalidSymbol, NotAlone, TopicIsNewer
 from flows.importing import TopicImport, merged, prepare_topic
 from flows.partitioning import partition_of
 from flows.recordings import RecordingFile
 from flows.replay import Replay
+from infra.recorded_lines import LONGEST_LINE
 
 BASE = 1_723_161_255_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -272,3 +274,93 @@ def test_the_command_tells_torn_files_and_bad_lines_by_its_exit(kafka, topic, tm
         assert process.returncode == code, errors
         assert "line 6: neither a frame" in errors
         assert "5 trades and" in out
+
+
+HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
+
+
+def zipped(path, members, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+def test_each_file_in_a_zip_has_its_own_symbol_and_header(tmp_path):
+    members = {f"{s}-aggTrades-1.csv": f"{HEADER}7,{s[0]}1,1,1,1,{BASE},True\n" for s in ("BTCUSDT", "ETHUSDT")}
+    members = {name: text.replace("B1", "5").replace("E1", "6") for name, text in members.items()}
+    bad = []
+    found = list(RecordingFile(zipped(tmp_path / "BTCUSDT-aggTrades-all.zip", members), bad.append))
+    assert [(one.symbol, json.loads(one.value)["p"]) for one in found] == [("BTCUSDT", "5"), ("ETHUSDT", "6")]
+    assert bad == []
+
+
+def test_a_symbol_recorded_by_two_streams_counts_once(tmp_path):
+    path, one = tmp_path / "both.jsonl", trade(1)
+    single = {"e": "trade", **{k: one[k] for k in "EspqTm"}, "t": one["f"]}
+    path.write_text(frame(one) + frame(single) + frame({**single, "s": "ETHUSDT"}))
+    file = RecordingFile(path, lambda line: pytest.fail(line.reason))
+    assert [recorded.symbol for recorded in file] == ["BTCUSDT", "ETHUSDT"]
+    assert file.skipped == 1
+
+
+def test_two_imports_at_once_say_so(kafka, topic, tmp_path):
+    early = RecordingFile(recording(tmp_path, range(30)), pytest.fail)
+    late = RecordingFile(recording(tmp_path, range(40_000, 40_030), "two.jsonl"), pytest.fail)
+    prepare_topic(kafka, topic)
+    one, two = TopicImport(kafka, topic), TopicImport(kafka, topic)
+    try:
+        for into, file in ((one, early), (two, late)):
+            for trade_ in file:
+                into.take(trade_)
+        with contextlib.suppress(NotAlone):  # the first to end may have seen nothing of the other
+            one.finish()
+        with pytest.raises(NotAlone, match="another topic"):
+            two.finish()
+    finally:
+        one.close()
+        two.close()
+
+
+def test_trades_that_no_second_will_count_are_told(kafka, topic, tmp_path):
+    path = tmp_path / "unsorted.jsonl"
+    path.write_text(frames(range(40_000, 40_010)) + frames(range(10)))
+    counts, _ = do_import(kafka, topic, path)
+    assert (counts.trades, counts.late_trades) == (20, 10)
+
+
+@pytest.mark.parametrize("time", [BASE // 1000, BASE * 10**6])
+def test_a_time_in_another_unit_is_a_bad_line(tmp_path, time):
+    path, bad = tmp_path / "BTCUSDT-aggTrades-1.csv", []
+    path.write_text(f"1,1,1,1,1,{time},True\n")
+    assert list(RecordingFile(path, bad.append)) == []
+    assert "neither in ms nor in µs" in bad[0].reason
+
+
+@pytest.mark.parametrize("what", ["encrypted", "method", "lzma", "bzip2"])
+def test_a_zip_that_can_not_be_unpacked_is_torn(tmp_path, what):
+    method = {"lzma": zipfile.ZIP_LZMA, "bzip2": zipfile.ZIP_BZIP2}.get(what, zipfile.ZIP_STORED)
+    rows = "".join(f"{n},1,1,{n},{n},{BASE + n},True\n" for n in range(2000))
+    path, bad = zipped(tmp_path / "BTCUSDT-aggTrades-1.zip", {"1.csv": rows}, method), []
+    data = bytearray(path.read_bytes())
+    head = data.find(b"PK\x01\x02")
+    if what == "encrypted":
+        data[6] |= 1
+        data[head + 8] |= 1
+    elif what == "method":
+        data[8] = data[head + 10] = 9
+    else:
+        data[100 : head - 100] = bytes(byte ^ 0x55 for byte in data[100 : head - 100])
+    path.write_bytes(data)
+    list(RecordingFile(path, bad.append))
+    assert [line.torn for line in bad] == [True]
+
+
+def test_a_line_without_an_end_is_one_bad_line(tmp_path):
+    path, bad = tmp_path / "bomb.jsonl.gz", []
+    with gzip.open(path, "wb") as file:
+        file.write(frame(trade(1)).encode() + b"{" + b"0" * (3 * LONGEST_LINE) + b"\n" + frame(trade(2)).encode())
+    file = RecordingFile(path, bad.append)
+    assert [one.agg_id for one in file] == [11, 12]
+    assert [line.number for line in bad] == [2]
+    assert max(map(len, file.file)) <= LONGEST_LINE

@@ -140,6 +140,8 @@ def test_errors_say_what_there_is(kafka, topic, log):
     assert "no partition 9" in problem(InvalidRange, {9: 0})
     assert "different partitions" in problem(InvalidRange, {0: 0}, {1: 10})
     assert f"ends at 0:{len(log.partitions[0])}" in problem(OutOfRange, {0: 10**9})
+    assert "holds no records" in problem(InvalidRange, parse_bound("9" * 30))
+    assert output(kafka, topic, None, parse_bound("9" * 30))[0] == output(kafka, topic)[0]
     for text in ("yesterday", "1:2,", "0:1,0:2", "-5", ""):
         with pytest.raises(InvalidRange):
             parse_bound(text)

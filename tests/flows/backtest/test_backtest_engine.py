@@ -1,5 +1,6 @@
 """Orders, fills, fees and slippage, against figures that were worked out by hand."""
 
+import sys
 from decimal import Decimal
 from hashlib import sha256
 
@@ -7,6 +8,7 @@ import pytest
 from backtest_parts import START_MS, flat, run, script, stat
 
 from flows.backtest import Order, StrategyError
+from tracker.backtest_view import show
 
 
 def fills(outcome):
@@ -195,3 +197,30 @@ def test_a_ruined_account_has_no_sharpe(tmp_path):
     figures = run(tmp_path, seconds, plan, allow_short=True).figures
     assert figures["final_equity"] == "-5000"
     assert (figures["sharpe"], figures["volatility"], figures["max_drawdown"]) == (None, None, "2")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("BTCUSDT", "buy", 1.5), ("BTCUSDT", "buy", float("nan")), ("BTCUSDT", "buy", -100), ("BTCUSDT", "buy", True),
+        ("BTCUSDT", "BUY", 100), ("BTCUSDT", "buy", None), ("BTCUSDT", "buy", 1, 1), ("BTCUSDT", "buy", 10**27),
+        ("BTCUSDT", "sell", 100, None, 0), ("BTCUSDT", "sell", 100, None, 50.5), ("BTCUSDT", "buy", None, 1, 1),
+    ],
+)  # fmt: skip
+def test_an_order_made_by_hand_is_looked_at_as_well(tmp_path, fields):
+    with pytest.raises(StrategyError, match="no order"):
+        run(tmp_path, [flat(n, "BTCUSDT", "100") for n in range(3)], script(lambda *_: Order(*fields)))
+
+
+def test_a_strategy_that_exits_is_an_error(tmp_path):
+    with pytest.raises(StrategyError, match="SystemExit"):
+        run(tmp_path, [flat(0, "BTCUSDT", "100")], script(lambda *_: sys.exit(0)))
+
+
+@pytest.mark.parametrize("symbol", ["[/]X", "[RED]X"])
+def test_a_symbol_is_no_markup(tmp_path, capsys, symbol):
+    def plan(second, stats, account):
+        return [Order.buy(symbol, "1"), Order.sell(symbol, "99")] if second == 0 else None
+
+    show(run(tmp_path, [flat(n, symbol, "100") for n in range(3)], script(plan)), {"topic": "t"})
+    assert capsys.readouterr().out.count(symbol) == 3

@@ -6,10 +6,12 @@ from decimal import Decimal
 from typing import ClassVar, Literal
 
 import pytest
+from backtest_parts import flat, run, spooled, terms
 
-from flows.backtest import ParamError, StrategyError
-from flows.backtest.loading import load
+from flows.backtest import Order, ParamError, StrategyError
+from flows.backtest.loading import Loaded, load
 from flows.backtest.params import as_text, build, parameters, read_params
+from flows.backtest.runs import run_all
 from flows.backtest.strategies import MovingAverageCross
 
 
@@ -159,3 +161,31 @@ def test_what_can_not_be_loaded_is_said(tmp_path, monkeypatch, name, text, messa
     with pytest.raises(StrategyError) as caught:
         load(name)
     assert message in str(caught.value)
+
+
+class Counting:
+    """Keeps its state in lists of its class, as many do."""
+
+    wait: int = 1
+    given: list[int] = []  # noqa: RUF012
+    seen = []  # noqa: RUF012
+
+    def on_second(self, stats, account):
+        self.seen.append(1)
+        self.given.append(1)
+        return Order.buy("BTCUSDT", "1") if len(self.seen) == len(self.given) == self.wait else None
+
+
+def test_runs_side_by_side_share_nothing(tmp_path):
+    seconds = [flat(n, "BTCUSDT", str(100 + n)) for n in range(6)]
+    alone = [run(tmp_path, seconds, Counting, {"wait": str(n)}).figures for n in (1, 2, 3)]
+    values = [read_params(Counting, {"wait": str(n)}) for n in (1, 2, 3)]
+    together = run_all(spooled(tmp_path, seconds), Loaded("Counting", Counting, None), values, terms())
+    assert [one.figures for one in together] == alone
+    assert [len(figures["fills"]) for figures in alone] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1e999"])
+def test_a_parameter_is_finite(text):
+    with pytest.raises(ParamError, match="not a number"):
+        read_params(Every, {"whole": "1", "ratio": text})
