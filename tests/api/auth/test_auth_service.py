@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from auth_parts import PASSWORD, REFRESH_TTL_S, SECRET, Auth
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from api.auth.repository import families, tokens, users
 from api.auth.rotation import RefreshTokens
@@ -277,3 +278,18 @@ async def test_expired_sessions_are_forgotten(auth: Auth) -> None:
     await auth.service.forget_expired()
     await refused(refresh(auth, old.refresh_token), Code.UNAUTHENTICATED)
     await refresh(auth, young.refresh_token)
+
+
+async def test_a_caller_of_control_characters_is_logged_in(auth: Auth) -> None:
+    caller = auth_pb2.Caller(address="192.0.2.1\0", user_agent="a\0program\n")
+    request = auth_pb2.LoginRequest(name=await registered(auth), password=PASSWORD, caller=caller)
+    session = await auth.stub.Login(request)
+    answer = await auth.stub.ListSessions(auth_pb2.ListSessionsRequest(access_token=session.access_token))
+    assert [(one.address, one.user_agent) for one in answer.sessions] == [("192.0.2.1", "aprogram")]
+
+
+async def test_what_the_database_says_holds_no_values(auth: Auth) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with auth.database.transaction() as connection:
+            await connection.execute(text("SELECT 1 / (length(:secret) - 6)"), {"secret": "s3cret"})
+    assert "s3cret" not in str(caught.value)
