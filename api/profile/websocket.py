@@ -141,7 +141,8 @@ async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
             def end() -> None:
                 nonlocal gone
                 gone = True
-                until.reschedule(0)
+                if not until.expired():
+                    until.reschedule(0)
 
             viewer.attach(outlet, end)
             await _listen(websocket)
