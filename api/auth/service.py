@@ -74,7 +74,7 @@ class AuthService:
 
     async def register(self, name: str, password: str, caller: Caller = NOBODY) -> uuid.UUID:
         """The new user's id. Raises InvalidInput, NameTaken."""
-        self._hasher.ensure_room()
+        self._ensure_room()
         name = checked_name(name)
         password = checked_password(password, name)
         # One password is hashed for a name that many want at once; the others then find it taken.
@@ -92,7 +92,7 @@ class AuthService:
 
         Raises TooManyTries, see `throttle`; Overloaded.
         """
-        self._hasher.ensure_room()
+        self._ensure_room()
         user = await self._find(name)
         device = self._refresh.hash(caller.refresh_token) if caller.refresh_token else None
         keys = keys_of(user.name if user else composed(name, MAX_NAME), caller.address)
@@ -129,6 +129,10 @@ class AuthService:
         await self._throttle.forget_old()
         if count := await self._repository.delete_expired(self._clock()):
             log.info("forgot %d expired sessions", count)
+
+    def _ensure_room(self) -> None:
+        self._hasher.ensure_room()
+        self._repository.ensure_room()
 
     async def _find(self, name: str) -> User | None:
         try:

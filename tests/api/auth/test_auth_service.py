@@ -293,3 +293,25 @@ async def test_what_the_database_says_holds_no_values(auth: Auth) -> None:
         async with auth.database.transaction() as connection:
             await connection.execute(text("SELECT 1 / (length(:secret) - 6)"), {"secret": "s3cret"})
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_flood_of_logins_of_one_name_does_not_keep_others_from_the_database(auth: Auth) -> None:
+    token, name, codes = (await logged_in(auth)).refresh_token, new_name(), set()
+
+    async def try_on(number: int) -> None:
+        caller = auth_pb2.Caller(address=f"10.0.{number // 250}.{number % 250}")
+        request = auth_pb2.LoginRequest(name=name, password="a wrong password", caller=caller)
+        while True:
+            try:
+                await auth.stub.Login(request)
+            except grpc.aio.AioRpcError as error:
+                codes.add(error.code())
+
+    flood = [asyncio.create_task(try_on(number)) for number in range(600)]
+    end = asyncio.get_running_loop().time() + 5  # longer than a caller waits for a connection
+    while asyncio.get_running_loop().time() < end:
+        token = (await refresh(auth, token)).refresh_token
+    for one in flood:
+        one.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert codes <= {Code.UNAUTHENTICATED, Code.RESOURCE_EXHAUSTED}
