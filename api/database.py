@@ -45,6 +45,7 @@ class Database:
             url,
             pool_size=10,
             max_overflow=0,
+            hide_parameters=True,  # an error's text ends in the log, and they may be secrets
             pool_timeout=3,
             connect_args={"connect_timeout": 3, "options": _SERVER_TIMEOUTS},
         )

@@ -28,6 +28,7 @@ from api.listening import listen
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_WITHIN_S = 10.0
+BODY_WITHIN_S = 30.0
 CAREFUL: Mapping[str, str] = MappingProxyType(
     {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
 )
@@ -191,7 +192,12 @@ def _head_bytes(scope: Scope) -> int:
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """uvicorn's, but a head that does not end, in length or in time, ends the connection instead."""
+    """uvicorn's, but a head that does not end, in length or in time, ends the connection instead; a body, in time.
+
+    uvicorn's own limit is on silence between requests, and anything that is sent ends it, be it an empty line.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
@@ -200,11 +206,13 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
-        self._head_timer.cancel()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
+        if not self._in_head and not self._in_body:
+            self._head_begins()
         if self._in_head:
             self._head_read += len(data)
         super().data_received(data)
@@ -215,19 +223,37 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        self._head_timer.cancel()
         self._head_begins()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        self._in_head = False
-        self._head_timer.cancel()
+        self._in_head, self._in_body = False, True
+        self._close_in(BODY_WITHIN_S)
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._in_body = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Called by uvicorn: from here on the connection is another protocol's."""
+        self._stop_timer()
+        super().handle_websocket_upgrade()
+
     def _head_begins(self) -> None:
-        self._in_head, self._head_read = True, 0
-        self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
+        self._in_head, self._in_body, self._head_read = True, False, 0
+        self._close_in(HEAD_WITHIN_S)
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _close_in(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
 
 UVICORN: dict[str, Any] = {
@@ -354,4 +380,5 @@ def _domain_error(status: int) -> Callable[[Request, Exception], Awaitable[Respo
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
     # Starlette raises the error again after this answer, so the server logs it with its trace.
-    return problem(500, "something went wrong here; the log says what")
+    # This one does not pass SecurityHeaders: it is made outside of all middleware.
+    return problem(500, "something went wrong here; the log says what", {**CAREFUL, **API_ONLY})

@@ -112,7 +112,7 @@ class AccountService:
         # Only who has a token of the account gets here, so nobody else can use these tries up.
         attempt = await self._throttle.enter_known(keys_of(user.name, f"owner {user.id}"))
         try:
-            right = await self._hasher.matches(password, user.password_hash)
+            right = await self._hasher.matches(password, user.password_hash, attempt.waited_s)
         except Overloaded:
             await self._throttle.forgive(attempt)
             raise

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import throttle
@@ -39,6 +40,7 @@ class Try:
 
     keys: Keys
     known: bool
+    waited_s: float
 
 
 class Throttle:
@@ -66,14 +68,14 @@ class Throttle:
                 keys = keys.of_device(family.bytes)
             wait_s = await self._count(connection, keys, known)
         await self._sleep(wait_s)
-        return Try(keys, known)
+        return Try(keys, known, wait_s)
 
     async def enter_known(self, keys: Keys) -> Try:
         """The same for a caller who is known anyway. Raises TooManyTries."""
         async with self._database.transaction() as connection:
             wait_s = await self._count(connection, keys, known=True)
         await self._sleep(wait_s)
-        return Try(keys, known=True)
+        return Try(keys, True, wait_s)
 
     async def succeeded(self, attempt: Try, user_id: uuid.UUID) -> None:
         """The password was right: begin anew here, and know the place."""
@@ -86,13 +88,17 @@ class Throttle:
         now = self._clock()
         row = insert(known_places).values(user_id=user_id, place=place, last_at=now)
         here = row.on_conflict_do_update(index_elements=["user_id", "place"], set_={"last_at": now})
-        async with self._database.transaction() as connection:
-            await connection.execute(here)
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(here)
+        except IntegrityError:
+            return  # the account has been deleted meanwhile, and nothing is to be remembered of it
 
     async def reset(self, attempt: Try) -> None:
         """Forget the failures of this account at this place."""
+        own = attempt.keys.both if attempt.known else attempt.keys.strangers
         async with self._database.transaction() as connection:
-            await connection.execute(login_failures.delete().where(login_failures.c.key == attempt.keys.both))
+            await connection.execute(login_failures.delete().where(login_failures.c.key == own))
 
     async def forgive(self, attempt: Try) -> None:
         """It was no failure."""

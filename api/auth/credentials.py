@@ -31,12 +31,20 @@ _INVISIBLE |= {"Zl": "line breaks", "Zp": "line breaks"}
 T = TypeVar("T")
 
 
+def composed(text: str, most: int) -> str:
+    """`text` in NFC, unless that has more than `most` characters anyway: long runs of marks take their square in time.
+
+    No character of NFC is made of more than four.
+    """
+    return unicodedata.normalize("NFC", text) if len(text) <= 4 * most else text
+
+
 def checked_name(name: str) -> str:
     """The name in NFC, as it is kept and compared (case matters). Raises InvalidInput.
 
     1 to 64 characters; no control or invisible characters; no space at either end.
     """
-    normal = unicodedata.normalize("NFC", name)
+    normal = composed(name, MAX_NAME)
     if not 1 <= len(normal) <= MAX_NAME:
         raise InvalidInput(f"name: must have 1 to {MAX_NAME} characters")
     for character in normal:
@@ -49,7 +57,7 @@ def checked_name(name: str) -> str:
 
 def checked_password(password: str, name: str = "") -> str:
     """The password in NFC: 8 to 128 characters, any at all, but not one that is easily guessed. Raises InvalidInput."""
-    normal = unicodedata.normalize("NFC", password)
+    normal = composed(password, MAX_PASSWORD)
     if not MIN_PASSWORD <= len(normal) <= MAX_PASSWORD:
         raise InvalidInput(f"password: must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     if is_common(normal) or is_of_context(normal, name):
@@ -81,20 +89,23 @@ class PasswordHasher:
         """A salted hash of the whole password. Raises Overloaded."""
         return await self._in_thread(lambda: bcrypt.hashpw(_prehash(password), bcrypt.gensalt(self._cost)).decode())
 
-    async def matches(self, password: str, hashed: str | None) -> bool:
-        """Is it the password of this hash? Takes as long, and says no, where there is none. Raises Overloaded."""
+    async def matches(self, password: str, hashed: str | None, waited_s: float = 0.0) -> bool:
+        """Is it the password of this hash? Takes as long, and says no, where there is none. Raises Overloaded.
+
+        Who has waited before may wait so much less here: callers wait for both together.
+        """
         against = (hashed or self._nobody).encode()
-        return await self._in_thread(lambda: bcrypt.checkpw(_prehash(password), against))
+        return await self._in_thread(lambda: bcrypt.checkpw(_prehash(password), against), waited_s)
 
     def close(self) -> None:
         """Drop what waits and let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], waited_s: float = 0.0) -> T:
         self.ensure_room()
         self._pending += 1
         try:
-            async with asyncio.timeout(self._max_wait_s):
+            async with asyncio.timeout(self._max_wait_s - waited_s):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError as error:
             raise Overloaded(_BUSY) from error
@@ -110,5 +121,5 @@ def _give_way() -> None:
 
 def _prehash(password: str) -> bytes:
     """64 bytes of any password: bcrypt takes 72 at most, and no NUL."""
-    normal = unicodedata.normalize("NFC", password).encode()
+    normal = composed(password, MAX_PASSWORD).encode()
     return base64.b64encode(hmac.digest(_PREHASH_CONTEXT, normal, hashlib.sha384))

@@ -15,6 +15,7 @@ from api.auth.errors import DatabaseAway
 from infra.migrations import migrate
 
 DEADLINE_S = 4.0
+CROWD = 32
 _SERVER_TIMEOUTS = "-c statement_timeout=3000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=10000"
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,12 @@ class Database:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._prepared = False
+        self._callers = 0
         self._engine = create_async_engine(
             url,
             pool_size=10,
             max_overflow=0,
+            hide_parameters=True,  # an error's text ends in the log, and they may be secrets
             pool_timeout=3,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 3, "options": _SERVER_TIMEOUTS},
@@ -40,11 +43,17 @@ class Database:
         """host:port/database, for messages."""
         return f"{self._url.host}:{self._url.port}/{self._url.database}"
 
+    @property
+    def crowded(self) -> bool:
+        """Do so many want a connection that who can come again had better do so?"""
+        return self._callers >= CROWD
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction that is committed at the end. Raises DatabaseAway, after 4 s at the latest."""
         if not self._prepared:
             raise DatabaseAway("the database is not ready yet")
+        self._callers += 1
         try:
             async with asyncio.timeout(DEADLINE_S), self._engine.begin() as connection:
                 yield connection
@@ -55,6 +64,8 @@ class Database:
             if not error.connection_invalidated:
                 raise
             raise DatabaseAway("the connection to the database broke") from error
+        finally:
+            self._callers -= 1
 
     async def check(self) -> None:
         """Does it answer? The first time, bring its schema up to date. Raises DatabaseAway."""

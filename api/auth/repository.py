@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.database import Database
-from api.auth.errors import NameTaken
+from api.auth.errors import NameTaken, Overloaded
 from api.auth.rotation import StoredToken, Verdict, judge
 
 metadata = sa.MetaData()
@@ -69,6 +69,11 @@ class AuthRepository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def ensure_room(self) -> None:
+        """Raises Overloaded when a flood of logins would keep refreshes from the database."""
+        if self._database.crowded:
+            raise Overloaded("too many logins and registrations at once; try again shortly")
 
     async def add_user(self, user: User, now: datetime) -> None:
         """Raises NameTaken."""

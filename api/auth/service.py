@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 from api.auth.attempts import Throttle
-from api.auth.credentials import PasswordHasher, checked_name, checked_password
+from api.auth.credentials import MAX_NAME, PasswordHasher, checked_name, checked_password, composed
 from api.auth.errors import InvalidInput, NameTaken, NotAuthenticated, Overloaded
 from api.auth.repository import AuthRepository, User
 from api.auth.rotation import RefreshTokens
@@ -74,7 +74,7 @@ class AuthService:
 
     async def register(self, name: str, password: str, caller: Caller = NOBODY) -> uuid.UUID:
         """The new user's id. Raises InvalidInput, NameTaken."""
-        self._hasher.ensure_room()
+        self._ensure_room()
         name = checked_name(name)
         password = checked_password(password, name)
         # One password is hashed for a name that many want at once; the others then find it taken.
@@ -92,13 +92,13 @@ class AuthService:
 
         Raises TooManyTries, see `throttle`; Overloaded.
         """
-        self._hasher.ensure_room()
+        self._ensure_room()
         user = await self._find(name)
         device = self._refresh.hash(caller.refresh_token) if caller.refresh_token else None
-        keys = keys_of(user.name if user else name, caller.address)
+        keys = keys_of(user.name if user else composed(name, MAX_NAME), caller.address)
         attempt = await self._throttle.enter(keys, user.id if user else None, device)
         try:
-            right = await self._hasher.matches(password, user.password_hash if user else None)
+            right = await self._hasher.matches(password, user.password_hash if user else None, attempt.waited_s)
         except Overloaded:
             await self._throttle.forgive(attempt)
             raise
@@ -130,6 +130,10 @@ class AuthService:
         if count := await self._repository.delete_expired(self._clock()):
             log.info("forgot %d expired sessions", count)
 
+    def _ensure_room(self) -> None:
+        self._hasher.ensure_room()
+        self._repository.ensure_room()
+
     async def _find(self, name: str) -> User | None:
         try:
             name = checked_name(name)
@@ -140,7 +144,7 @@ class AuthService:
     async def _open(self, user: User, caller: Caller) -> Session:
         token, now = self._refresh.new(), self._clock()
         expires_at = now + self._refresh_ttl
-        where = caller.address[:MAX_ADDRESS], caller.user_agent[:MAX_USER_AGENT]
+        where = _kept(caller.address, MAX_ADDRESS), _kept(caller.user_agent, MAX_USER_AGENT)
         session_id = await self._repository.open_family(user, self._refresh.hash(token), now, expires_at, *where)
         if session_id is None:
             raise NotAuthenticated(WRONG_CREDENTIALS)
@@ -151,3 +155,8 @@ class AuthService:
     ) -> Session:
         access_token, access_expires_at_ms = self._access.issue(str(user_id), name, str(session_id))
         return Session(access_token, refresh_token, access_expires_at_ms, int(expires_at.timestamp() * 1000))
+
+
+def _kept(text: str, most: int) -> str:
+    """What is kept of a caller's word; PostgreSQL takes no NUL, and nobody needs the other control characters."""
+    return "".join(character for character in text[:most] if character.isprintable())

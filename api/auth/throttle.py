@@ -6,7 +6,8 @@ longer than the one before, up to a limit that leaves an attacker fewer than a h
 The owner is never locked out, since what strangers do is not counted against places the account knows:
 - An address the user has registered or logged in from, or a device with a refresh token of the user's (even one that
   is used up), is counted by itself: only its own failures slow it.
-- Any other address has a few tries of its own, however busy the account is.
+- Any other address has a few tries of its own, however busy the account is; of IPv6, any other network of the size
+  that a site has, which holds 65,536 of those that are one address here.
 """
 
 import hashlib
@@ -35,6 +36,7 @@ class Failures:
 
 ACCOUNT = Limit(10, timedelta(seconds=45), timedelta(hours=1))
 ADDRESS = Limit(100, timedelta(seconds=5), timedelta(minutes=15))
+SITE_PREFIX = 48  # of an IPv6 network that one site has
 STRANGER_TRIES = 3  # of an address the account does not know, whatever others do
 # A try that is due so soon waits; others are told when to come again.
 PATIENCE_S = 2.0
@@ -48,6 +50,7 @@ class Keys:
     account: bytes
     address: bytes
     both: bytes
+    strangers: bytes  # like `both`, for tries from a place that the account does not know
 
     def of_device(self, device: bytes) -> "Keys":
         """The keys of a try from a device of the user's: an attacker at its address doesn't use up its tries."""
@@ -58,17 +61,18 @@ def keys_of(name: str, address: str) -> Keys:
     """The keys of a try: `name` as it is kept, whether there is such an account or not."""
     place = place_of(address)
     account = hashlib.sha256(b"account\0" + name.encode("utf-8", "replace")).digest()
-    return Keys(account, place, hashlib.sha256(account + place).digest())
+    site = place_of(address, SITE_PREFIX)
+    return Keys(account, place, hashlib.sha256(account + place).digest(), hashlib.sha256(account + site).digest())
 
 
-def place_of(address: str) -> bytes:
+def place_of(address: str, prefix: int = 64) -> bytes:
     """The hash of an IP address; of IPv6 the network, which one customer has as a whole."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return hashlib.sha256(b"address\0" + address.encode("utf-8", "replace")).digest()
     if isinstance(parsed, ipaddress.IPv6Address):
-        parsed = parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False).network_address
+        parsed = parsed.ipv4_mapped or ipaddress.ip_network((parsed, prefix), strict=False).network_address
     return hashlib.sha256(b"address\0" + str(parsed).encode()).digest()
 
 
@@ -76,7 +80,7 @@ def wait_s(keys: Keys, counted: Mapping[bytes, Failures], known: bool, now: date
     """How long this try has to wait; 0 when it need not."""
     if known:
         return _due_s(counted.get(keys.both), ACCOUNT, now)
-    own = current(counted.get(keys.both), ACCOUNT, now)
+    own = current(counted.get(keys.strangers), ACCOUNT, now)
     account_s = 0.0 if own < STRANGER_TRIES else _due_s(counted.get(keys.account), ACCOUNT, now)
     return max(account_s, _due_s(counted.get(keys.address), ADDRESS, now))
 
@@ -85,7 +89,7 @@ def counted_under(keys: Keys, known: bool) -> dict[bytes, Limit]:
     """The keys this try counts for."""
     if known:
         return {keys.both: ACCOUNT}
-    return {keys.account: ACCOUNT, keys.address: ADDRESS, keys.both: ACCOUNT}
+    return {keys.account: ACCOUNT, keys.address: ADDRESS, keys.strangers: ACCOUNT}
 
 
 def current(failures: Failures | None, limit: Limit, now: datetime) -> int:

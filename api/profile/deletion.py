@@ -20,6 +20,7 @@ from api.profile.account_client import AccountClient
 from api.profile.errors import NotAuthenticated, ProfileError
 from api.profile.tables import coins, metadata, outbox, profiles
 
+GONE = "the account has been deleted"
 LOOK_EVERY_S = 5.0
 # Longer than an access token lives.
 REMEMBERED_FOR = timedelta(days=30)
@@ -39,6 +40,11 @@ log = logging.getLogger(__name__)
 async def is_gone(connection: AsyncConnection, user_id: uuid.UUID) -> bool:
     """Has the account been deleted? No deletion begins before this transaction ends."""
     await _lock(connection, user_id)
+    return await has_begun(connection, user_id)
+
+
+async def has_begun(connection: AsyncConnection, user_id: uuid.UUID) -> bool:
+    """Has the account been deleted, as far as is known now?"""
     query = sa.select(sa.exists().where(deletions.c.user_id == user_id))
     return bool((await connection.execute(query)).scalar_one())
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from prometheus_client import Gauge
 
 from api.database import DatabaseAway
+from api.profile.errors import NotAuthenticated
 from api.profile.portfolio import Holding
 from api.profile.prices import Quote
 from api.profile.repository import CoinRow
@@ -59,7 +60,11 @@ class Hub:
 
     @asynccontextmanager
     async def viewer(self, user: User) -> AsyncIterator[Viewer]:
-        """A connection of this user. Raises DatabaseAway if the coins are neither in memory nor in the database."""
+        """A connection of this user.
+
+        Raises DatabaseAway if the coins are neither in memory nor in the database, NotAuthenticated if the account has
+        been deleted.
+        """
         live = self._users.get(user.id)
         if live is None:
             live = self._users[user.id] = LivePortfolio(user)
@@ -136,11 +141,17 @@ class Hub:
                 try:
                     await self._reload(live)
                     break
+                except NotAuthenticated:
+                    live.end()
+                    break
                 except DatabaseAway:
                     await asyncio.sleep(RETRY_S)
 
     async def _reload(self, live: LivePortfolio) -> None:
-        """Read the coins again, unless a read that began after the newest change has done it. Raises DatabaseAway."""
+        """Read the coins again, unless a read that began after the newest change has done it.
+
+        Raises what `load` raises.
+        """
         async with live.lock:
             changes = live.changes
             if live.loaded == changes:

@@ -12,6 +12,7 @@ from typing import cast
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.protocol import State
 
 OUTLET = "outlet"  # the connection itself, in its ASGI scope
@@ -20,6 +21,9 @@ GOING_AWAY = 1001
 # What a client that does not read can leave with us: the rest waits as one flag.
 _WRITE_BUFFER_BYTES = 16 * 1024
 _KERNEL_BUFFER_BYTES = 64 * 1024
+# What a client may send, frames of control and pieces of messages too: more than its messages (`websocket`) come to.
+BYTES_A_SECOND, BYTES_AT_ONCE = 8 * 1024, 96 * 1024
+POLICY_VIOLATION = 1008
 _TEXT = 0x81  # RFC 6455, 5.2: the only frame of a message, text, not masked
 
 
@@ -27,6 +31,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     """Says 1001 when the server stops, keeps a slow reader's buffers small, and drops a dead one."""
 
     ready = True
+    _may_send = float(BYTES_AT_ONCE)
+    _received_at = 0.0
     on_ready: Callable[[], None] | None = None  # called when a client has read what it was behind with
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -41,6 +47,28 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if self.close_sent or self.transport.is_closing():
             return
         self.transport.write(_frame_head(len(text)) + text)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        now = self.loop.time()
+        earned = (now - self._received_at) * BYTES_A_SECOND
+        self._may_send, self._received_at = min(BYTES_AT_ONCE, self._may_send + earned) - len(data), now
+        if self._may_send < 0:
+            self._refuse_flood()
+        else:
+            super().data_received(data)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Called for each further piece of a message; empty ones count for no limit, so none is kept."""
+        if event.data or event.fin:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """Called for each ping; the answer of a client that does not read would stay with us."""
+        if self.ready:
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
 
     def pause_writing(self) -> None:
         """Called by the transport when its buffer is full."""
@@ -74,6 +102,18 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         """Called when no pong came."""
         super().keepalive_timeout()
+        self._abort_soon()
+
+    def _refuse_flood(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.handshake_complete and not self.close_sent and self.conn.state is State.OPEN:
+            self.stop_keepalive()
+            self.conn.fail(POLICY_VIOLATION, f"more than {BYTES_A_SECOND} bytes a second")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": POLICY_VIOLATION})
+        self.transport.close()
         self._abort_soon()
 
     def _abort_soon(self) -> None:

@@ -99,7 +99,7 @@ class ProfileRepository:
         try:
             async with self._database.transaction() as connection:
                 if await deletion.is_gone(connection, user_id):
-                    raise NotAuthenticated("the account has been deleted")
+                    raise NotAuthenticated(deletion.GONE)
                 row = profiles.insert().values(id=user_id, name=name, created_at=datetime.now(UTC))
                 await connection.execute(row)
         except IntegrityError as error:
@@ -114,9 +114,12 @@ class ProfileRepository:
         return None if name is None else ProfileRow(user_id, name, held)
 
     async def held(self, user_id: uuid.UUID) -> list[CoinRow]:
-        """The user's coins by id; none without a profile."""
+        """The user's coins by id; none without a profile. Raises NotAuthenticated when the account has been deleted."""
         async with self._database.transaction() as connection:
-            return await _held(connection, user_id)
+            held = await _held(connection, user_id)
+            if not held and await deletion.has_begun(connection, user_id):
+                raise NotAuthenticated(deletion.GONE)
+            return held
 
     async def answered(self, once: Once) -> CoinRow | None:
         """What `change` has given for this key. Raises InvalidInput when it named another request."""

@@ -1,6 +1,7 @@
 """Who watches, and what each connection has still to be told: always the state of now, never a queue."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from api.profile.portfolio import Holding, Push, user_head
@@ -20,22 +21,34 @@ class Outlet(Protocol):
 class Viewer:
     """One connection: it costs a number and a flag, whatever its client does."""
 
-    __slots__ = ("_behind", "_live", "_outlet", "_sequence")
+    __slots__ = ("_behind", "_gone", "_live", "_on_gone", "_outlet", "_sequence")
 
     def __init__(self, live: "LivePortfolio") -> None:
         self._live = live
         self._outlet: Outlet | None = None
         self._sequence = 0
         self._behind = True  # the first push follows at once
+        self._gone = False
+        self._on_gone: Callable[[], None] | None = None
 
-    def attach(self, outlet: Outlet) -> None:
-        """Push there from now on, beginning at once."""
-        self._outlet = outlet
+    def attach(self, outlet: Outlet, on_gone: Callable[[], None]) -> None:
+        """Push there from now on, beginning at once; `on_gone` hears when the account has been deleted."""
+        if self._gone:
+            on_gone()
+            return
+        self._outlet, self._on_gone = outlet, on_gone
         self.catch_up()
 
     def detach(self) -> None:
         """Push no more."""
-        self._outlet = None
+        self._outlet = self._on_gone = None
+
+    def end(self) -> None:
+        """The account has been deleted."""
+        on_gone, self._gone = self._on_gone, True
+        self.detach()
+        if on_gone:
+            on_gone()
 
     def tell(self) -> None:
         """There is something new: push it, or remember that the client is behind."""
@@ -79,3 +92,9 @@ class LivePortfolio:
             self.push = push
             for viewer in self.viewers:
                 viewer.tell()
+
+    def end(self) -> None:
+        """The account has been deleted: tell all connections, and read anew for the next."""
+        self.loaded = 0
+        for viewer in self.viewers:
+            viewer.end()

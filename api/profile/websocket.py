@@ -10,6 +10,8 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from api.database import DatabaseAway
 from api.http import problem
 from api.profile.admission import Admission, TooManyConnections
+from api.profile.deletion import GONE
+from api.profile.errors import NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.live_protocol import OUTLET, LiveProtocol
 from api.profile.security import Origins, unauthorized, user_of
@@ -77,6 +79,8 @@ class Connections:
                 async with self._hub.viewer(user_of(claims)) as viewer:
                     await websocket.accept()
                     await _talk(websocket, viewer, claims)
+        except NotAuthenticated as error:
+            await websocket.send_denial_response(unauthorized(str(error)))
         except DatabaseAway as error:
             await websocket.send_denial_response(problem(503, str(error), {"Retry-After": str(error.retry_after_s)}))
 
@@ -90,6 +94,8 @@ class Connections:
                     await _talk(websocket, viewer, claims)
         except (DatabaseAway, TooManyConnections) as error:
             raise Ended(TRY_AGAIN_LATER, str(error)) from error
+        except NotAuthenticated as error:
+            raise Ended(NOT_AUTHENTICATED, str(error)) from error
 
     def _claims(self, header: str) -> Claims:
         scheme, _, token = header.partition(" ")
@@ -126,14 +132,22 @@ async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
     """Push until the client leaves (WebSocketDisconnect) or has to (Ended)."""
     outlet: LiveProtocol = websocket.scope[OUTLET]
     outlet.on_ready = viewer.catch_up
-    viewer.attach(outlet)
     left_s = claims.exp - time.time()
+    gone = False
     warn = asyncio.get_running_loop().call_later(max(0.0, left_s - WARN_BEFORE_S), _warn, outlet, claims.exp)
     try:
-        async with asyncio.timeout(left_s):
+        async with asyncio.timeout(left_s) as until:
+
+            def end() -> None:
+                nonlocal gone
+                gone = True
+                if not until.expired():
+                    until.reschedule(0)
+
+            viewer.attach(outlet, end)
             await _listen(websocket)
     except TimeoutError as error:
-        raise Ended(NOT_AUTHENTICATED, "the access token has expired") from error
+        raise Ended(NOT_AUTHENTICATED, GONE if gone else "the access token has expired") from error
     finally:
         warn.cancel()
         outlet.on_ready = None

@@ -313,3 +313,48 @@ async def test_careful_headers(https: bool) -> None:
             assert ("strict-transport-security" in headers) is https
             assert ("content-security-policy" in headers) is (path == "/things")
             assert "access-control-allow-origin" not in headers
+
+
+async def until_closed(listening: socket.socket, first: bytes, drip: bytes) -> bytes:
+    """What is received until the server closes the connection, while it is kept busy."""
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    writer.write(first)
+    received = asyncio.create_task(reader.read())
+    while not received.done():
+        writer.write(drip)
+        await asyncio.sleep(0.05)
+    writer.close()
+    try:
+        return received.result()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_who_sends_a_little_now_and_then_does_not_hold_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.http.HEAD_WITHIN_S", 0.3)
+    monkeypatch.setattr("api.http.BODY_WITHIN_S", 0.3, raising=False)
+    server = uvicorn.Server(uvicorn.Config(make_app(), http=LimitedHttp, port=0, log_config=None))
+    get, post = b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /things HTTP/1.1\r\nHost: x\r\n"
+    length, chunked = b"Content-Length: 5000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve([listening]))
+        async with asyncio.timeout(20):
+            for first, drip in ((post + length, b"x"), (post + chunked, b"1\r\nx\r\n"), (get, b"\r\n")):
+                received = await until_closed(listening, first, drip)
+                assert received.startswith(b"HTTP/1.1 503") is (first == get)
+        server.should_exit = True
+        await serving
+
+
+async def test_an_answer_to_the_unexpected_has_the_careful_headers() -> None:
+    app = make_app()
+    app.add_middleware(SecurityHeaders)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = assert_problem_headers(await client.get("/broken"))
+    assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+
+
+def assert_problem_headers(response: httpx.Response) -> httpx.Headers:
+    assert_problem(response, 500)
+    return response.headers

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from auth_parts import PASSWORD, REFRESH_TTL_S, SECRET, Auth
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from api.auth.repository import families, tokens, users
 from api.auth.rotation import RefreshTokens
@@ -277,3 +278,40 @@ async def test_expired_sessions_are_forgotten(auth: Auth) -> None:
     await auth.service.forget_expired()
     await refused(refresh(auth, old.refresh_token), Code.UNAUTHENTICATED)
     await refresh(auth, young.refresh_token)
+
+
+async def test_a_caller_of_control_characters_is_logged_in(auth: Auth) -> None:
+    caller = auth_pb2.Caller(address="192.0.2.1\0", user_agent="a\0program\n")
+    request = auth_pb2.LoginRequest(name=await registered(auth), password=PASSWORD, caller=caller)
+    session = await auth.stub.Login(request)
+    answer = await auth.stub.ListSessions(auth_pb2.ListSessionsRequest(access_token=session.access_token))
+    assert [(one.address, one.user_agent) for one in answer.sessions] == [("192.0.2.1", "aprogram")]
+
+
+async def test_what_the_database_says_holds_no_values(auth: Auth) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with auth.database.transaction() as connection:
+            await connection.execute(text("SELECT 1 / (length(:secret) - 6)"), {"secret": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_flood_of_logins_of_one_name_does_not_keep_others_from_the_database(auth: Auth) -> None:
+    token, name, codes = (await logged_in(auth)).refresh_token, new_name(), set()
+
+    async def try_on(number: int) -> None:
+        caller = auth_pb2.Caller(address=f"10.0.{number // 250}.{number % 250}")
+        request = auth_pb2.LoginRequest(name=name, password="a wrong password", caller=caller)
+        while True:
+            try:
+                await auth.stub.Login(request)
+            except grpc.aio.AioRpcError as error:
+                codes.add(error.code())
+
+    flood = [asyncio.create_task(try_on(number)) for number in range(600)]
+    end = asyncio.get_running_loop().time() + 5  # longer than a caller waits for a connection
+    while asyncio.get_running_loop().time() < end:
+        token = (await refresh(auth, token)).refresh_token
+    for one in flood:
+        one.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert codes <= {Code.UNAUTHENTICATED, Code.RESOURCE_EXHAUSTED}

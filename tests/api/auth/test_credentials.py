@@ -1,12 +1,16 @@
 import asyncio
+import sys
 import threading
+import time
+from collections.abc import Callable
+from unicodedata import normalize
 
 import bcrypt
 import pytest
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from api.auth.common_passwords import is_common
-from api.auth.credentials import PasswordHasher, checked_name, checked_password
+from api.auth.credentials import PasswordHasher, checked_name, checked_password, composed
 from api.auth.errors import InvalidInput, Overloaded
 
 
@@ -113,3 +117,39 @@ def test_the_three_thousand_most_common_are_refused() -> None:
 def test_words_of_the_context_are_refused(password: str) -> None:
     with pytest.raises(InvalidInput, match="password: "):
         checked_password(password, "the name of ada")
+
+
+MARKS = "a" + "\u0315\u0300" * 16_000  # normalizing it takes a second, and while it does nothing else runs
+
+
+@pytest.mark.parametrize("checked", [checked_name, checked_password])
+def test_long_runs_of_marks_cost_nothing(checked: Callable[[str], str]) -> None:
+    began = time.perf_counter()
+    with pytest.raises(InvalidInput, match="characters"):
+        checked(MARKS)
+    assert time.perf_counter() - began < 0.2
+
+
+async def test_nobody_has_a_password_of_long_runs_of_marks() -> None:
+    hasher = PasswordHasher(cost=4, workers=1)
+    began = time.perf_counter()
+    assert not await hasher.matches(MARKS, None)
+    assert time.perf_counter() - began < 0.2
+    hasher.close()
+
+
+def test_no_character_is_composed_of_more_than_four() -> None:
+    longest = max((chr(number) for number in range(sys.maxunicode + 1)), key=lambda one: len(normalize("NFD", one)))
+    assert composed(normalize("NFD", longest * 64), 64) == normalize("NFC", longest * 64)
+
+
+async def test_who_has_waited_waits_so_much_less_for_a_place() -> None:
+    hasher, go_on = PasswordHasher(cost=4, workers=1, max_wait_s=30), threading.Event()
+    blocker = asyncio.create_task(hasher._in_thread(go_on.wait))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        async with asyncio.timeout(10):
+            await hasher.matches("a password", None, waited_s=29.9)
+    go_on.set()
+    await blocker
+    hasher.close()

@@ -150,3 +150,30 @@ async def test_what_is_over_is_forgotten(auth: Auth) -> None:
     auth.clock.forward(3601)
     await auth.service.forget_expired()
     assert (await attack(auth, name, ELSEWHERE)).count(Code.UNAUTHENTICATED) == 12
+
+
+async def test_other_spellings_of_an_unknown_name_are_one_name_too(auth: Auth) -> None:
+    composed, decomposed = f"nobody-{uuid.uuid4()}-\u00e9", ""
+    decomposed = composed.replace("\u00e9", "e\u0301")
+    await attack(auth, composed, ELSEWHERE)
+    # As it is for a name that somebody has: else it could be told which names are.
+    assert await login(auth, decomposed, "wrong password", ELSEWHERE) == Code.RESOURCE_EXHAUSTED
+
+
+async def test_the_networks_of_one_site_share_their_tries(auth: Auth) -> None:
+    name = await registered(auth)
+    await attack(auth, name, ELSEWHERE)
+    codes = [await login(auth, name, "wrong password", f"2001:db8:7:{n:x}::1") for n in range(10)]
+    assert codes == [Code.UNAUTHENTICATED] * STRANGER_TRIES + [Code.RESOURCE_EXHAUSTED] * (10 - STRANGER_TRIES)
+    assert isinstance(await login(auth, name, PASSWORD, "2001:db8:8:1::1"), auth_pb2.TokenResponse)
+
+
+async def test_a_wait_before_the_check_is_part_of_the_wait_for_it(auth: Auth) -> None:
+    name = await registered(auth)
+    await attack(auth, name, ELSEWHERE, 11)
+    auth.hasher._max_wait_s = 2.0  # as long as the next try has to wait
+    assert await login(auth, name, PASSWORD, ELSEWHERE) == Code.RESOURCE_EXHAUSTED
+
+
+async def test_a_login_that_meets_a_deletion_is_no_fault(auth: Auth) -> None:
+    await auth.service._throttle.know(uuid.uuid4(), place_of(HOME))

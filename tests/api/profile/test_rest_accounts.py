@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from profile_parts import COINS, PASSWORD, SECRET, Bff, assert_problem, unique
+from profile_parts import COINS, PASSWORD, SECRET, Bff, assert_problem, push, unique
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.tokens import AccessTokens
 
@@ -145,3 +147,27 @@ async def test_openapi_tells_every_status_as_a_problem(client: httpx.AsyncClient
         assert statuses <= answers.keys()
         assert all("application/problem+json" in answers[one]["content"] for one in statuses if one >= "400")
     assert "422" in paths[COINS]["delete"]["responses"]
+
+
+async def test_a_deleted_accounts_websockets_end_in_every_process(
+    bff: Bff, start_bff: Any, client: httpx.AsyncClient, registered: str
+) -> None:
+    token = (await login(client, registered)).json()["accessToken"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    await client.post(COINS, json={"symbol": "btcusdt", "quantity": "1"}, headers=bearer)
+    with start_bff(bff.environment["POSTGRES_DB"]) as other:
+        async with (
+            connect(bff.ws_url, additional_headers=bearer) as here,
+            connect(other.ws_url, additional_headers=bearer) as there,
+        ):
+            assert [(await push(one))["Coins"][0]["Quantity"] for one in (here, there)] == ["1", "1"]
+            gone = await client.request("DELETE", f"{AUTH}/account", json={"password": PASSWORD}, headers=bearer)
+            assert gone.status_code == 200, gone.text
+            for one in (here, there):
+                with pytest.raises(ConnectionClosed) as caught:
+                    await push(one)
+                assert caught.value.rcvd is not None
+                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "the account has been deleted")
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(other.ws_url, additional_headers=bearer)
+        assert refused.value.response.status_code == 401

@@ -6,13 +6,16 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from profile_parts import SECRET, Bff, NewUser, User, push, watching
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
+from api.profile.live_protocol import LiveProtocol
 from api.tokens import AccessTokens
 
 
@@ -130,3 +133,50 @@ async def test_a_token_that_ends_sooner_is_warned_of_after_the_first_push(bff: B
         end = await end_of(socket)
     assert end.rcvd is not None
     assert end.rcvd.code == 4401
+
+
+PING, EMPTY_PIECE = b"\x89\x80mask", b"\x00\x80mask"
+HALF_A_MESSAGE = b"\x01\x80mask"
+
+
+@pytest.mark.parametrize(("first", "flood"), [(b"", PING), (HALF_A_MESSAGE, EMPTY_PIECE)])
+async def test_a_flood_of_frames_that_are_no_message_ends_the_connection(
+    bff: Bff, new_user: NewUser, first: bytes, flood: bytes
+) -> None:
+    user = await new_user()
+    async with watching(bff, user) as socket:
+        await push(socket)
+        socket.transport.write(first)
+        for _ in range(100):
+            socket.transport.write(flood * 1000)
+            await asyncio.sleep(0)
+        end = await end_of(socket)
+    assert end.rcvd is None or end.rcvd.code == 1008  # what was not read any more may take the reason along
+
+
+async def test_a_few_pings_are_answered(bff: Bff, new_user: NewUser) -> None:
+    user = await new_user()
+    async with watching(bff, user) as socket:
+        for _ in range(50):
+            async with asyncio.timeout(10):
+                await (await socket.ping())
+
+
+def test_a_client_that_does_not_read_leaves_no_pongs_with_us() -> None:
+    protocol = object.__new__(LiveProtocol)
+    written: list[bytes] = []
+    protocol.conn = SimpleNamespace(data_to_send=lambda: [b"pong"])  # type: ignore[assignment]
+    protocol.transport = SimpleNamespace(write=written.append)  # type: ignore[assignment]
+    protocol.handle_ping()
+    protocol.ready = False
+    protocol.handle_ping()
+    assert written == [b"pong"]
+
+
+def test_empty_pieces_of_a_message_cost_no_memory() -> None:
+    protocol = object.__new__(LiveProtocol)
+    protocol.frames = [b"["]
+    for _ in range(1000):
+        protocol.handle_cont(Frame(Opcode.CONT, b"", fin=False))
+    protocol.handle_cont(Frame(Opcode.CONT, b"1", fin=False))
+    assert protocol.frames == [b"[", b"1"]
