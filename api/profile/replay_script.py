@@ -38,7 +38,8 @@ class Script:
         known = list(known)
         for row in known:
             self._apply(row)
-        return self._scene(begin_ms) if known else self._skip(begin_ms)
+        self.at_ms = begin_ms
+        return self._scene(begin_ms) if known else None
 
     def play(self, rows: Iterable[bytes], until_ms: int) -> Iterator[Scene]:
         """The rows of all seconds up to `until_ms`: a scene at the end of each, and whenever a price turns stale."""
@@ -54,7 +55,7 @@ class Script:
         if end_ms:
             yield self._scene(end_ms)
         yield from self._turning_stale(until_ms + 1)
-        self._skip(until_ms)
+        self.at_ms = max(self.at_ms, until_ms)
 
     def _apply(self, row: bytes) -> None:
         timestamp, symbol, close = row.split(b"\t")
@@ -65,9 +66,6 @@ class Script:
             quote.check_age(at_ms, self._stale_after_ms)
         self.at_ms = at_ms
         return Scene(at_ms, Push(self._user, self._holdings, is_replay=True))
-
-    def _skip(self, at_ms: int) -> None:
-        self.at_ms = max(self.at_ms, at_ms)
 
     def _turning_stale(self, before_ms: int) -> Iterator[Scene]:
         """Between the last scene and this time, in which nothing was traded."""

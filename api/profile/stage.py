@@ -67,8 +67,8 @@ class Theatre:
         """Do what a message asks for, if it is about replays; what can't be done is answered."""
         try:
             match message:
-                case {"type": "replay"}:
-                    self._begin(message)
+                case {"type": "replay", **fields}:
+                    self._begin(fields)
                 case {"type": "pause"}:
                     self._current().pause()
                 case {"type": "resume"}:
@@ -93,10 +93,10 @@ class Theatre:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _begin(self, fields: dict[str, Any]) -> None:
         if self._replay:
             raise Refusal("a replay is being played on this connection; stop it first")
-        request = parse_request(message, time.time_ns() // 1_000_000)
+        request = parse_request(fields, time.time_ns() // 1_000_000)
         live, stage = self._viewer.live, self._stage
         script = Script(live.head, live.holdings, stage.stale_after_ms)
         replay = Replay(request, script, stage.recorded, stage.settle_s, self._outlet, self._viewer, stage.share)
