@@ -13,6 +13,8 @@ from flows.domain.errors import InvalidRange
 from flows.domain.market import SECOND_MS
 from flows.domain.times import iso, parse_time
 
+FASTEST = 10**12  # times real time; no float holds every number that JSON does
+
 
 class Refusal(Exception):
     """Why a replay can't be played (on), in words for the user; `earliest_ms`: what could be."""
@@ -71,7 +73,7 @@ def _speed(value: object) -> float | None:
         case bool():
             pass
         case int() | float() if 0 <= value < math.inf:
-            return float(value) or None
+            return float(min(value, FASTEST)) or None
         case "max":
             return None
     raise Refusal('"speed" must be a positive number (1 is real time), or "max"')

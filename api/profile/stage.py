@@ -89,9 +89,10 @@ class Theatre:
 
     async def close(self) -> None:
         """The connection has ended."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._playing) if task]  # either may not have begun yet
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, fields: dict[str, Any]) -> None:
         if self._replay:

@@ -75,6 +75,10 @@ def test_ranges_are_whole_seconds_that_are_past(speed: float) -> None:
     assert parse_request({"from": str(START), "to": START + 1000}, START + 1000).speed == 1
 
 
+def test_a_number_that_no_float_holds() -> None:
+    assert parse_request({"from": -(10**400), "to": 10**400, "speed": 10**400}, START).speed == 1e12
+
+
 @pytest.mark.parametrize("speed", ["max", 0, 0.0])
 def test_as_fast_as_possible(speed: object) -> None:
     assert parse_request({"from": START, "to": START + 1000, "speed": speed}, START + 1000).speed is None

@@ -11,15 +11,18 @@ from typing import Any
 
 import clickhouse_connect
 import pytest
-from profile_parts import Bff, NewUser, User, now_second, publish, push, watching
+from profile_parts import PASSWORD, Bff, NewUser, User, now_second, publish, push, watching
 from websockets.asyncio.client import ClientConnection
 
 from flows.clickhouse_etl import SECOND_STATS
 from flows.connectors.clickhouse_table import ClickHouseTable, Server
 from flows.domain.second_stat import SecondStat
+from flows.domain.times import iso
 from infra.clickhouse.migrate import migrate
 from infra.local.part import free_port
 from infra.settings import split_address
+from tracker.portfolio_client import PortfolioClient, Refused
+from tracker.portfolio_view import line
 
 Message = dict[str, Any]
 HOUR_MS = 3_600_000
@@ -35,17 +38,22 @@ def recorded(clickhouse: str) -> str:
     client = clickhouse_connect.get_client(host=host, port=port, password="postgres", compress=False)
     migrate(client, database, "market_tickers")
     client.close()
-    lane = SECOND_STATS
-    server = Server(host, port, "default", "postgres")
-    table = ClickHouseTable(server, database, lane.table, lane.columns, lane.key, replacing=True)
     stats = [
         stat("BTCUSDT", 0, "10"), stat("BTCUSDT", 1, "11.12345678"), stat("BTCUSDT", 3, "12"),
         stat("ETHUSDT", -10, "0.5"), stat("ETHUSDT", 1, "0.6"), stat("ETHUSDT", 1, "0.7", 1),
         *(stat("SOLUSDT", second, str(second + 1)) for second in range(LONG)),
     ]  # fmt: skip
+    store(clickhouse, database, stats)
+    return database
+
+
+def store(clickhouse: str, database: str, stats: list[SecondStat]) -> None:
+    """As the ETL does."""
+    lane = SECOND_STATS
+    server = Server(*split_address(clickhouse, 8123), "default", "postgres")
+    table = ClickHouseTable(server, database, lane.table, lane.columns, lane.key, replacing=True)
     data = [[getattr(one, name) for one in stats] for name in SecondStat._fields]
     table.insert(table.insert_of(data, table.keys(data)))
-    return database
 
 
 def stat(symbol: str, second: int, close: str, revision: int = 0) -> SecondStat:
@@ -184,6 +192,9 @@ async def test_a_paused_replay_can_be_stopped_and_left(bff: Bff, new_user: NewUs
             await replay(socket, 1, LONG, speed=1)
             await push(socket)
             await say(socket, "pause")
+    for _ in range(3):
+        async with live(bff, user) as socket:
+            await replay(socket, 1, LONG, speed=1)
     async with live(bff, user) as socket:
         await replay(socket, 1, LONG, speed=1)
         await say(socket, "pause")
@@ -285,3 +296,32 @@ async def test_without_clickhouse_it_says_so_and_live_goes_on(start_bff: Any, ne
             await push(socket)
             assert (await user.add("btcusdt", "1")).status_code == 200
             assert (await push(socket))["Coins"][0]["Quantity"] == "2"
+
+
+async def test_what_is_not_stored_yet_is_waited_for_by_each_of_several_workers(
+    start_bff: Any, new_user: NewUser, clickhouse: str, recorded: str
+) -> None:
+    place = {"CLICKHOUSE_ADDR": clickhouse, "CLICKHOUSE_DATABASE": recorded}
+    with start_bff(**place, REPLAY_SETTLE="4s", HTTP_WORKERS="2") as own:
+        user = await new_user(own, xrpusdt="2")
+        async with live(own, user) as one, live(own, user) as two:
+            second = (now_second() - START) // 1000 - 1
+            for socket in (one, two):
+                await replay(socket, second, second + 1)
+            await asyncio.to_thread(store, clickhouse, recorded, [stat("XRPUSDT", second, "1.5")])
+            for socket in (one, two):
+                assert seconds((await until_end(socket))[0]) == [(second + 1, "3", [])]
+
+
+async def test_the_terminal_client(bff: Bff, registered: str) -> None:
+    client = PortfolioClient(bff.url)
+    try:
+        await client.log_in(registered, PASSWORD)
+        await client.hold_at_least({"solusdt": "2"})
+        events = [event async for event in client.replay(str(START), iso(START + 3000), "max")]
+        assert [event["TotalValue"] for event in events] == ["2", "4", "6"]
+        assert f"total 6 USDT  solusdt 3  replay of {iso(START + 3000)}" in line(events[-1])
+        with pytest.raises(Refused, match="the range is empty"):
+            await anext(client.replay(str(START), str(START), 1.0))
+    finally:
+        await client.close()
