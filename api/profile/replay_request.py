@@ -38,7 +38,7 @@ class ReplayRequest:
     speed: float | None
 
 
-def parse_request(message: dict[str, Any], now_ms: int) -> ReplayRequest:
+def parse_request(message: dict[Any, Any], now_ms: int) -> ReplayRequest:
     """The range and speed of a `replay` message. Raises Refusal."""
     start_ms, to_ms = _time(message, "from"), _time(message, "to")
     end_ms = min(to_ms, now_ms) // SECOND_MS * SECOND_MS  # what is to come isn't recorded
@@ -54,7 +54,7 @@ def ended(reason: str, begin_ms: int, end_ms: int, pushes: int) -> bytes:
     return _json({"type": "replay_ended", "Reason": reason, "From": begin_ms, "To": end_ms, "Pushes": pushes})
 
 
-def _time(message: dict[str, Any], name: str) -> int:
+def _time(message: dict[Any, Any], name: str) -> int:
     match message.get(name):
         case bool():
             pass

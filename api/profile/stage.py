@@ -94,7 +94,7 @@ class Theatre:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, fields: dict[str, Any]) -> None:
+    def _begin(self, fields: dict[Any, Any]) -> None:
         if self._replay:
             raise Refusal("a replay is being played on this connection; stop it first")
         request = parse_request(fields, time.time_ns() // 1_000_000)

@@ -252,6 +252,7 @@ async def test_users_and_live_connections_do_not_see_it(bff: Bff, new_user: NewU
 
 
 async def test_a_slow_reader_slows_its_own_replay_only_and_misses_nothing(bff: Bff, new_user: NewUser) -> None:
+    length = 1000  # several times what buffers hold
     user = await new_user(solusdt="1", btcusdt="1")
     with sockets.socket() as narrow:
         narrow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -259,13 +260,13 @@ async def test_a_slow_reader_slows_its_own_replay_only_and_misses_nothing(bff: B
         narrow.connect((host, int(port)))
         narrow.setblocking(False)
         async with live(bff, user, max_queue=1, sock=narrow) as slow, live(bff, user) as fast:
-            await replay(slow, 0, LONG)
+            await replay(slow, 0, length)
             await push(slow)
-            await replay(fast, 0, LONG)
-            assert len((await until_end(fast))[0]) == LONG
+            await replay(fast, 0, length)
+            assert len((await until_end(fast))[0]) == length
             pushes, ended = await until_end(slow)
-    assert [one["AsOf"] for one in pushes] == [START + (number + 2) * 1000 for number in range(LONG - 1)]
-    assert (ended["Reason"], ended["Pushes"]) == ("end", LONG)
+    assert [one["AsOf"] for one in pushes] == [START + (number + 2) * 1000 for number in range(length - 1)]
+    assert (ended["Reason"], ended["Pushes"]) == ("end", length)
 
 
 async def test_there_is_a_limit_per_user_and_in_all(bff: Bff, new_user: NewUser) -> None:
@@ -302,7 +303,7 @@ async def test_what_is_not_stored_yet_is_waited_for_by_each_of_several_workers(
     start_bff: Any, new_user: NewUser, clickhouse: str, recorded: str
 ) -> None:
     place = {"CLICKHOUSE_ADDR": clickhouse, "CLICKHOUSE_DATABASE": recorded}
-    with start_bff(**place, REPLAY_SETTLE="4s", HTTP_WORKERS="2") as own:
+    with start_bff(**place, REPLAY_SETTLE="2s", HTTP_WORKERS="2") as own:
         user = await new_user(own, xrpusdt="2")
         async with live(own, user) as one, live(own, user) as two:
             second = (now_second() - START) // 1000 - 1
