@@ -18,10 +18,10 @@ from flows.connectors.partition_reader import PartitionReader
 from flows.domain.errors import InvalidRange, NotAlone, TopicIsNewer
 from flows.domain.intervals import IdIntervals
 from flows.domain.market import SECOND_MS
+from flows.domain.times import iso
 from flows.imported_log import AHEAD_MS, KnownRecords
 from flows.partitioning import partition_of
 from flows.recordings import Recorded
-from flows.replay_range import iso
 
 HEARTBEAT_AFTER_MS = 2 * SECOND_MS  # from a second's start: closes it with any allowed lateness up to 1 s
 HORIZON_MS = 30 * 60 * SECOND_MS  # REVISION_HORIZON's default

@@ -8,13 +8,13 @@ back 60 s from there, so that the watermark is known; the first second is the ne
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from flows.connectors.kafka_range import TIMEOUT_S, offsets_held, range_consumer, read_to_end
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
 from flows.domain.market import SECOND_MS
+from flows.domain.times import iso, parse_time
 
 LATEST_MS = 1 << 60  # beyond every time; Kafka's have 63 bits
 READ_BACK_MS = 60 * SECOND_MS
@@ -54,8 +54,6 @@ class ReplayRange:
 
 def parse_bound(text: str) -> int | Offsets:
     """An end of a range as users write it. Raises InvalidRange."""
-    if text.isascii() and text.isdigit():
-        return min(int(text), LATEST_MS)
     if _OFFSETS.fullmatch(text):
         pairs = [pair.split(":") for pair in text.split(",")]
         offsets = {int(partition): int(offset) for partition, offset in pairs}
@@ -63,19 +61,9 @@ def parse_bound(text: str) -> int | Offsets:
             raise InvalidRange(f"a partition is named twice: {text}")
         return offsets
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
+        return min(parse_time(text), LATEST_MS)
+    except InvalidRange as error:
         raise InvalidRange(f"neither an ISO time, nor epoch ms, nor partition:offset,…: {text!r}") from error
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * SECOND_MS)
-
-
-def iso(time_ms: int) -> str:
-    """A time as users read it, UTC; one beyond the calendar in ms."""
-    try:
-        time = datetime.fromtimestamp(time_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms"
-    return time.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def resolve(

@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     ws_connections_per_user: int = Field(default=100, ge=0)  # 0: no limit
     ws_connections_per_address: int = Field(default=1000, ge=0)
     ws_limit_loopback: bool = False
+    ws_replays_per_user: int = Field(default=2, ge=0)  # 0: none
+    ws_replays: int = Field(default=20, ge=0)
+    replay_settle: Duration = 12.0  # how old a recorded second must be to be replayed: BATCH_TIMEOUT and a bit
 
     # TLS to these neighbours, by PEM files (infra/tls.py). A gRPC server takes GRPC_TLS_CERT and _KEY too.
     grpc_tls_ca: Path | None = None

@@ -21,8 +21,8 @@ from flows.backtest.runs import Watch, run_all
 from flows.backtest.spool import Spool
 from flows.backtest.sweep import combinations, cores, sweep
 from flows.domain.second_stat import SecondStat
+from flows.domain.times import iso
 from flows.replay import Replay
-from flows.replay_range import iso
 from tracker.config import DataDir, Exchange, fail, load_settings, problems_shown
 from tracker.places import kafka_address, kafka_problems
 from tracker.progress import ProgressLine

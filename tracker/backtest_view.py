@@ -13,7 +13,7 @@ from flows.backtest.metrics import DEFINITIONS
 from flows.backtest.params import as_text
 from flows.backtest.result import Outcome
 from flows.backtest.shown import rounded, shown
-from flows.replay_range import iso
+from flows.domain.times import iso
 
 SHOWN = 10  # fills, refusals
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from flows.domain.times import iso
 from flows.importing import ImportCounts, TopicImport, merged, prepare_topic
 from flows.recordings import BadLine, RecordingFile
-from flows.replay_range import iso
 from tracker.config import DataDir, Exchange, load_settings, problems_shown
 from tracker.places import kafka_address, kafka_problems
 from tracker.progress import ProgressLine

@@ -51,6 +51,7 @@ class PortfolioClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._socket_url = url.replace("http", "ws", 1) + "/api/v1/ws"
         self._http = httpx.AsyncClient(base_url=url, timeout=10)
         self._account: dict[str, str] = {}
         self._token = ""
@@ -99,6 +100,26 @@ class PortfolioClient:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
 
+    async def replay(self, start: str, end: str, speed: float | str) -> AsyncGenerator[Push]:
+        """The pushes of a replay ([start, end), as the service reads times), until its end."""
+        await self._renew()
+        headers = {"Authorization": f"Bearer {self._token}"}
+        asked = {"type": "replay", "from": start, "to": end, "speed": speed}
+        try:
+            async with connect(self._socket_url, additional_headers=headers) as socket:
+                await socket.send(json.dumps(asked))
+                async for text in socket:
+                    message = json.loads(text)
+                    if message.get("type") == "error":
+                        raise Refused(httpx.codes.UNPROCESSABLE_ENTITY, message["Message"])
+                    if message.get("type") == "replay_ended":
+                        return
+                    if "Replay" in message:
+                        yield message
+        except (OSError, WebSocketException) as error:
+            raise NotReachable(str(error) or type(error).__name__) from error
+        raise NotReachable("the connection ended before the replay")
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -108,7 +129,7 @@ class PortfolioClient:
         await self._renew()
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
-            async with connect(self.url.replace("http", "ws", 1) + "/api/v1/ws", additional_headers=headers) as socket:
+            async with connect(self._socket_url, additional_headers=headers) as socket:
                 while (left_s := self._expires() - RENEW_BEFORE_S - time.time()) > 0:
                     try:
                         async with asyncio.timeout(left_s):

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from flows.domain.times import iso
 from tracker.portfolio_client import Lost, Push
 
 _UP, _DOWN, _SAME = "green", "red", "white"
@@ -95,6 +96,8 @@ def age(push: Push) -> str:
     """How old the newest price in it is."""
     if not push["AsOf"]:
         return "no trades yet"
+    if "Replay" in push:
+        return f"replay of {iso(push['AsOf'])}"
     return f"prices {max(0.0, time.time() - push['AsOf'] / 1000):.1f} s old"
 
 

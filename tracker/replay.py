@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from flows.domain.times import iso
 from flows.replay import Bound, Replay, ReplaySettings, parse_bound
-from flows.replay_range import iso
 from infra.settings import Settings
 from tracker.config import DataDir, Exchange, load_settings, problems_shown
 from tracker.places import kafka_address, kafka_problems

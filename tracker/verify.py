@@ -14,7 +14,8 @@ from flows.connectors.log_excerpts import LogExcerpts
 from flows.connectors.second_stats_table import SecondStatsTable
 from flows.domain.errors import InvalidRange
 from flows.domain.market import SECOND_MS, decimal_8, decimal_16
-from flows.replay_range import iso, parse_bound
+from flows.domain.times import iso
+from flows.replay_range import parse_bound
 from flows.venues.binance.klines import KlineClient
 from flows.verify import QUOTE, Difference, Report, against_exchange
 from infra.settings import Settings, split_address

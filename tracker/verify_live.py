@@ -10,8 +10,8 @@ import typer
 from flows.channels import CLICKHOUSE_GROUP, RAW_AGGTRADE
 from flows.connectors.clickhouse_table import Server
 from flows.connectors.second_stats_table import SecondStatsTable
+from flows.domain.times import iso
 from flows.replay import Progress
-from flows.replay_range import iso
 from flows.verify_live import Live, LiveDifference, LiveReport, against_log
 from infra.settings import Settings
 from tracker.places import clickhouse_problems, kafka_problems

@@ -5,6 +5,7 @@ import contextlib
 import getpass
 import os
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from rich.live import Live
 from infra.local.secret import kept_secret
 from infra.settings import Settings
 from tracker.config import DataDir, Exchange, fail, load_settings, problems_shown, running_homes
-from tracker.portfolio_client import NotReachable, PortfolioClient, Refused
+from tracker.portfolio_client import Lost, NotReachable, PortfolioClient, Push, Refused
 from tracker.portfolio_view import PortfolioView, line
 
 DEMO_USER = "demo"
@@ -23,11 +24,18 @@ DEMO_COINS = {"btcusdt": "0.5", "ethusdt": "4", "solusdt": "30", "bnbusdt": "10"
 REFRESHES_PER_S = 4
 _PROFILE_PORT = 8080
 
+Played = tuple[str, str, float | str]  # from, to, speed
+
 
 def watch(
     user: Annotated[str | None, typer.Option(help="Whose; asks for the password (or TRACKER_PASSWORD).")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="A demo user with a few coins, made if need be.")] = False,
     *,
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="FROM..TO", help="Recorded seconds: ISO times or epoch ms."),
+    ] = None,
+    speed: Annotated[str, typer.Option(help="Of the replay: 1 is real time, max as fast as possible.")] = "1",
     exchange: Exchange = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -35,12 +43,13 @@ def watch(
     settings = load_settings(exchange=exchange, data_dir=data_dir)
     if demo == (user is not None):
         fail("say either --demo or --user NAME")
+    played = None if replay is None else _range(replay, speed)
     home, url = _stack(settings)
     with problems_shown():
         name = DEMO_USER if user is None else user
         password = kept_secret(home / "demo-password.secret") if user is None else _password(user)
         try:
-            asyncio.run(_watch(url, name, password, demo=demo))
+            asyncio.run(_watch(url, name, password, played, demo=demo))
         except KeyboardInterrupt:
             return
         except NotReachable as error:
@@ -61,14 +70,25 @@ def _password(user: str) -> str:
     return os.environ.get("TRACKER_PASSWORD") or getpass.getpass(f"password of {user}: ")
 
 
-async def _watch(url: str, name: str, password: str, *, demo: bool) -> None:
+def _range(text: str, speed: str) -> Played:
+    """What --replay and --speed say."""
+    start, dots, end = text.partition("..")
+    if not dots:
+        fail("say --replay FROM..TO, as 2026-01-27T10:00:00Z..2026-01-27T11:00:00Z")
+    try:
+        return start, end, speed if speed == "max" else float(speed)
+    except ValueError:
+        fail("--speed is a number, or max")
+
+
+async def _watch(url: str, name: str, password: str, played: Played | None, *, demo: bool) -> None:
     client = PortfolioClient(url)
     try:
         await _begin(client, name, password, demo=demo)
-        if sys.stdout.isatty():
-            await _show_view(client)
-        else:
-            async with contextlib.aclosing(client.follow()) as events:
+        async with contextlib.aclosing(client.replay(*played) if played else client.follow()) as events:
+            if sys.stdout.isatty():
+                await _show_view(client.url, events)
+            else:
                 async for event in events:
                     print(line(event), flush=True)
     except BrokenPipeError:  # `tracker watch | head` has seen enough
@@ -89,9 +109,9 @@ async def _begin(client: PortfolioClient, name: str, password: str, *, demo: boo
         await client.hold_at_least(DEMO_COINS)
 
 
-async def _show_view(client: PortfolioClient) -> None:
-    view = PortfolioView(client.url)
+async def _show_view(url: str, events: AsyncGenerator[Push | Lost]) -> None:
+    view = PortfolioView(url)
     # `transient` off: the last state stays readable after Ctrl-C.
     with Live(view, console=Console(), refresh_per_second=REFRESHES_PER_S):
-        async for event in client.follow():
+        async for event in events:
             view.show(event)

@@ -25,10 +25,12 @@ from api.profile.endpoints import auth_router, profile_router, refresh_cookie
 from api.profile.errors import STATUSES, NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.live_protocol import LiveProtocol
+from api.profile.recorded import RecordedSeconds
 from api.profile.redis_feed import RedisFeed
 from api.profile.repository import ProfileRepository
 from api.profile.security import Origins, bearer, not_authenticated, owner
 from api.profile.service import ProfileService
+from api.profile.stage import Stage
 from api.profile.websocket import MAX_MESSAGE_BYTES, Connections, websocket_router
 from api.symbols import SymbolDirectory, rest_url
 from api.tokens import AccessTokens
@@ -71,6 +73,13 @@ class Bff:
         self.feed = self.hub.feed = RedisFeed(
             *redis, self.hub.price_changed, self.hub.portfolio_changed, settings.tls("redis")
         )
+        self.stage = Stage(
+            RecordedSeconds(settings),
+            settings.ws_replays_per_user,
+            settings.ws_replays,
+            settings.stale_after,
+            settings.replay_settle,
+        )
         self.service = ProfileService(repository, self.auth, accounts, self.deletions, self.symbols, self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: str | None = None
@@ -85,7 +94,7 @@ class Bff:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for part in (self.hub, self.feed, self.auth, self.aggregator, self.symbols, self.database):
+        for part in (self.hub, self.feed, self.auth, self.aggregator, self.symbols, self.stage, self.database):
             await part.close()
 
     async def ready_within(self, seconds: float) -> None:
@@ -165,7 +174,7 @@ def create_app(settings: Settings, *, ready_within_s: float = 0.0) -> FastAPI:
         settings.ws_connections_per_address,
         limit_loopback=settings.ws_limit_loopback,
     )
-    connections = Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins), admission)
+    connections = Connections(bff.hub, bff.tokens, Origins(settings.allowed_origins), admission, bff.stage)
     app.include_router(websocket_router(connections))
     return app
 

@@ -1,5 +1,6 @@
 """What a portfolio is worth, and the push that says so; pure, and exact to the last digit."""
 
+import copy
 import json
 from collections.abc import Iterable
 from decimal import Decimal
@@ -8,6 +9,7 @@ from api.profile.decimals import AMOUNT_DIGITS, FRACTION_DIGITS, plain, plain_un
 from api.profile.prices import Quote
 
 _SCALE = tuple(10 ** (AMOUNT_DIGITS - digits) for digits in range(AMOUNT_DIGITS + 1))
+_REPLAY = ',"Replay":true'
 
 
 class Holding:
@@ -20,6 +22,12 @@ class Holding:
         self._quantity, self._digits = shortest(units(quantity, FRACTION_DIGITS), FRACTION_DIGITS)
         self.quote = quote
         self._head = f'{{"Symbol":{_quoted(quote.symbol)},"Quantity":"{plain(quantity)}","Price":'
+
+    def priced_by(self, quote: Quote) -> "Holding":
+        """The same coin at the price of another quote of its symbol."""
+        other = copy.copy(self)
+        other.quote = quote
+        return other
 
     def render(self) -> tuple[int, str]:
         """(quantity × price in 1e-26 units, the coin as JSON)."""
@@ -36,7 +44,7 @@ class Push:
 
     __slots__ = ("_after", "_before")
 
-    def __init__(self, user: str, holdings: Iterable[Holding]) -> None:
+    def __init__(self, user: str, holdings: Iterable[Holding], *, is_replay: bool = False) -> None:
         """`user` is the JSON that begins every push of this user; see `user_head`."""
         total, as_of_ms, coins, stale = 0, 0, [], []
         for holding in holdings:
@@ -52,7 +60,7 @@ class Push:
         self._before = f'{user}"TotalValue":"{value}","Coins":[{",".join(coins)}],"Sequence":'.encode(
             "utf-8", "replace"
         )
-        self._after = f',"AsOf":{as_of_ms},"Stale":[{",".join(stale)}]}}'.encode()
+        self._after = f',"AsOf":{as_of_ms},"Stale":[{",".join(stale)}]{_REPLAY if is_replay else ""}}}'.encode()
 
     def numbered(self, sequence: int) -> bytes:
         """The message."""

@@ -75,6 +75,15 @@ class Quote:
         self._set(ticker.close_price, ticker.event_time)
         return True
 
+    def apply_close(self, close: str, timestamp: int) -> None:
+        """Take the close of the second that begins then, whatever is known. Raises InvalidRecord."""
+        self._set(close, timestamp + SECOND_MS)
+        self._order, self.as_of_ms = (timestamp, 0), timestamp + SECOND_MS
+
+    def stale_from(self, stale_after_ms: int) -> int:
+        """When it will be too old."""
+        return self._known_until_ms + stale_after_ms + 1
+
     def check_age(self, now_ms: int, stale_after_ms: int) -> bool:
         """Is it now too old, or no more? Gives whether that has changed."""
         before, self.stale = self.stale, self.price is not None and now_ms - self._known_until_ms > stale_after_ms

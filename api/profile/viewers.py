@@ -21,10 +21,11 @@ class Outlet(Protocol):
 class Viewer:
     """One connection: it costs a number and a flag, whatever its client does."""
 
-    __slots__ = ("_behind", "_gone", "_live", "_on_gone", "_outlet", "_sequence")
+    __slots__ = ("_behind", "_gone", "_is_held", "_on_gone", "_outlet", "_sequence", "live")
 
     def __init__(self, live: "LivePortfolio") -> None:
-        self._live = live
+        self.live = live
+        self._is_held = False
         self._outlet: Outlet | None = None
         self._sequence = 0
         self._behind = True  # the first push follows at once
@@ -53,11 +54,25 @@ class Viewer:
     def tell(self) -> None:
         """There is something new: push it, or remember that the client is behind."""
         outlet = self._outlet
-        if outlet is None or not outlet.ready:
+        if outlet is None or not outlet.ready or self._is_held:
             self._behind = True
             return
-        self._sequence += 1
-        outlet.write_text(self._live.push.numbered(self._sequence))
+        self.show(self.live.push)
+
+    def show(self, push: Push) -> None:
+        """Push this, as the next of this connection."""
+        if self._outlet:
+            self._sequence += 1
+            self._outlet.write_text(push.numbered(self._sequence))
+
+    def hold(self) -> None:
+        """No live pushes until `release`."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Live pushes again, beginning at once."""
+        self._is_held, self._behind = False, True
+        self.catch_up()
 
     def catch_up(self) -> None:
         """The client can be told again what it missed: the state of now."""
@@ -76,18 +91,18 @@ class LivePortfolio:
         self.lock = asyncio.Lock()
         self.changes = 1  # seen
         self.loaded = 0  # of these changes, from the database
-        self._head = user_head(str(user.id), user.name)
-        self._holdings: list[Holding] = []
-        self.push = Push(self._head, ())
+        self.head = user_head(str(user.id), user.name)
+        self.holdings: list[Holding] = []
+        self.push = Push(self.head, ())
 
     def hold(self, holdings: list[Holding]) -> None:
         """These coins from now on."""
-        self._holdings = holdings
+        self.holdings = holdings
         self.refresh()
 
     def refresh(self) -> None:
         """Tell all connections, if there is something to tell."""
-        push = Push(self._head, self._holdings)
+        push = Push(self.head, self.holdings)
         if not push.same_as(self.push):
             self.push = push
             for viewer in self.viewers:

@@ -15,6 +15,7 @@ from api.profile.errors import NotAuthenticated
 from api.profile.hub import Hub
 from api.profile.live_protocol import OUTLET, LiveProtocol
 from api.profile.security import Origins, unauthorized, user_of
+from api.profile.stage import Stage, Theatre
 from api.profile.viewers import Viewer
 from api.tokens import AccessTokens, Claims, InvalidToken
 
@@ -23,7 +24,7 @@ AUTH_WITHIN_S = 5.0
 CLOSE_WITHIN_S = 5.0
 WARN_BEFORE_S = 30
 MAX_MESSAGE_BYTES = 4096
-MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 5, 20  # clients have nothing to say but one token
+MESSAGES_A_SECOND, MESSAGES_AT_ONCE = 5, 20  # clients have little to say
 NOT_UNDERSTOOD, TRY_AGAIN_LATER, NOT_AUTHENTICATED = 1008, 1013, 4401
 RETRY_AFTER = {"Retry-After": "30"}
 
@@ -42,11 +43,12 @@ class Ended(Exception):
 class Connections:
     """Serves one WebSocket after its upgrade request, from authentication to its end."""
 
-    def __init__(self, hub: Hub, tokens: AccessTokens, origins: Origins, admission: Admission) -> None:
+    def __init__(self, hub: Hub, tokens: AccessTokens, origins: Origins, admission: Admission, stage: Stage) -> None:
         self._hub = hub
         self._tokens = tokens
         self._origins = origins
         self._admission = admission
+        self._stage = stage
 
     async def serve(self, websocket: WebSocket) -> None:
         """Returns when the connection has ended."""
@@ -78,7 +80,7 @@ class Connections:
             with self._admission.user(claims.sub):
                 async with self._hub.viewer(user_of(claims)) as viewer:
                     await websocket.accept()
-                    await _talk(websocket, viewer, claims)
+                    await _talk(websocket, viewer, claims, self._stage)
         except NotAuthenticated as error:
             await websocket.send_denial_response(unauthorized(str(error)))
         except DatabaseAway as error:
@@ -91,7 +93,7 @@ class Connections:
         try:
             with self._admission.user(claims.sub):
                 async with self._hub.viewer(user_of(claims)) as viewer:
-                    await _talk(websocket, viewer, claims)
+                    await _talk(websocket, viewer, claims, self._stage)
         except (DatabaseAway, TooManyConnections) as error:
             raise Ended(TRY_AGAIN_LATER, str(error)) from error
         except NotAuthenticated as error:
@@ -128,10 +130,11 @@ def websocket_router(connections: Connections) -> APIRouter:
     return router
 
 
-async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
+async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims, stage: Stage) -> None:
     """Push until the client leaves (WebSocketDisconnect) or has to (Ended)."""
     outlet: LiveProtocol = websocket.scope[OUTLET]
-    outlet.on_ready = viewer.catch_up
+    theatre = Theatre(stage, outlet, viewer)
+    outlet.on_ready = theatre.catch_up
     left_s = claims.exp - time.time()
     gone = False
     warn = asyncio.get_running_loop().call_later(max(0.0, left_s - WARN_BEFORE_S), _warn, outlet, claims.exp)
@@ -145,28 +148,30 @@ async def _talk(websocket: WebSocket, viewer: Viewer, claims: Claims) -> None:
                     until.reschedule(0)
 
             viewer.attach(outlet, end)
-            await _listen(websocket)
+            await _listen(websocket, theatre)
     except TimeoutError as error:
         raise Ended(NOT_AUTHENTICATED, GONE if gone else "the access token has expired") from error
     finally:
         warn.cancel()
         outlet.on_ready = None
         viewer.detach()
+        await theatre.close()
 
 
 def _warn(outlet: LiveProtocol, expires_s: int) -> None:
     outlet.write_text(b'{"type":"token_expiring","ExpiresAt":%d}' % (expires_s * 1000))
 
 
-async def _listen(websocket: WebSocket) -> None:
-    """Clients have nothing to say, but may, slowly; what is not JSON ends the connection."""
+async def _listen(websocket: WebSocket, theatre: Theatre) -> None:
+    """Clients may ask for replays, slowly; what is not JSON ends the connection, what is not known is ignored."""
     allowed, last = float(MESSAGES_AT_ONCE), time.monotonic()
     while True:
-        await _receive(websocket)
+        message = await _receive(websocket)
         now = time.monotonic()
         allowed, last = min(MESSAGES_AT_ONCE, allowed + (now - last) * MESSAGES_A_SECOND) - 1, now
         if allowed < 0:
             raise Ended(NOT_UNDERSTOOD, f"more than {MESSAGES_A_SECOND} messages a second")
+        theatre.hear(message)
 
 
 async def _receive(websocket: WebSocket) -> object:

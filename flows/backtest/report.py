@@ -15,7 +15,7 @@ from flows.backtest.metrics import DEFINITIONS
 from flows.backtest.params import as_text
 from flows.backtest.result import Outcome
 from flows.backtest.shown import shown
-from flows.replay_range import iso
+from flows.domain.times import iso
 
 WIDTHS = (1000, 380)  # for screens and for phones; CSS shows one
 MOST_PRICES = 20  # charts

@@ -10,7 +10,7 @@ from flows.backtest.engine import Run
 from flows.backtest.metrics import BuyAndHold, Metrics
 from flows.backtest.params import as_json
 from flows.backtest.units import MONEY_PLACES, plain, plain_ratio
-from flows.replay_range import iso
+from flows.domain.times import iso
 
 KEYS = (
     "strategy", "params", "symbols", "start", "end", "cash", "final_equity", "total_return", "buy_and_hold_return",

@@ -15,9 +15,9 @@ from raw_logs import MIDNIGHT, Log, realistic
 from replay_parts import expected, fill
 
 from flows.domain.errors import InvalidRange, NoTopic, OutOfRange
+from flows.domain.times import iso
 from flows.partitioning import partition_of
 from flows.replay import Replay, ReplaySettings, parse_bound
-from flows.replay_range import iso
 
 LAST_PARTITION = 7
 
