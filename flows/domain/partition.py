@@ -5,6 +5,7 @@ with start + 1000 + allowed lateness ≤ W, in (timestamp, symbol) order. How re
 """
 
 import pickle
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ MAX_TRADE_AFTER_EVENT_MS = 1000
 MAX_INT = 1 << 63
 NEVER = 1 << 63
 STATE_VERSION = 2
+COMPRESSED_VERSION = 1  # the same with pickled and compressed published seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +199,17 @@ class PartitionStats:
         return pickle.dumps(state, protocol=5)
 
     def restore(self, snapshot: bytes) -> None:
-        """Take over the state of a snapshot. Raises ValueError for one of another version."""
+        """Take over the state of a snapshot. Raises ValueError for one of a version that this code does not know."""
         state: dict[str, Any] = pickle.loads(snapshot)  # noqa: S301 - our own recovery store
-        if state["version"] != STATE_VERSION:
+        if state["version"] not in (COMPRESSED_VERSION, STATE_VERSION):
             raise ValueError(f"snapshot of version {state['version']}, this code reads {STATE_VERSION}")
         self.watermark = state["watermark"]
         self.ids = {symbol: IdIntervals.of(*ids) for symbol, ids in state["ids"].items()}
         self._open = _accumulators(state["open"])
         self._dirty = _accumulators(state["dirty"])
         self._published = state["published"]
+        if state["version"] == COMPRESSED_VERSION:
+            self._published = {second: pack(_unpickled(rows)) for second, rows in self._published.items()}
         self._newest = max(self._published, default=-NEVER)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
 
@@ -263,6 +267,11 @@ def checked_trade(record: LogRecord) -> tuple[str, int, int, int, int, int]:
 def _check_time(name: str, time_ms: int) -> None:
     if not 0 < time_ms < 1 << 53:
         raise InvalidRecord(f"{name} is {time_ms}")
+
+
+def _unpickled(rows: bytes) -> dict[str, AccumulatorRow]:
+    found: dict[str, AccumulatorRow] = pickle.loads(zlib.decompress(rows))  # noqa: S301 - our own recovery store
+    return found
 
 
 def _rows(seconds: dict[int, dict[str, Accumulator]]) -> dict[int, dict[str, AccumulatorRow]]:

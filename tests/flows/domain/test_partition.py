@@ -1,6 +1,8 @@
 """The SecondStat core against the naive reference, on logs as nasty as the exchange and the network make them."""
 
 import json
+import pickle
+import zlib
 from itertools import pairwise
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import NaiveStats
 
+from flows.domain.packed import find
 from flows.domain.partition import PartitionStats, Rejected
 from flows.domain.second_stat import SecondStat
 from flows.records import decode_trades
@@ -121,6 +124,24 @@ def test_a_snapshot_at_any_record_changes_nothing(values, data):
     resumed.restore(stats.snapshot())
     after, _, _ = run(values[cut:], stats=resumed)
     assert before + after == run(values)[0]
+
+
+def test_a_snapshot_with_compressed_seconds_is_read():
+    values = encode([
+        trade(1, MIDNIGHT), trade(7, MIDNIGHT + 5, symbol="ETHUSDT"), heartbeat(MIDNIGHT + 1200),
+        trade(2, MIDNIGHT + 10, lag=2000, price="90"), heartbeat(MIDNIGHT + 2100),
+    ])  # fmt: skip
+    before, _, stats = run(values[:3])
+    state = pickle.loads(stats.snapshot())
+    rows = {s: {n: row for n in ("BTCUSDT", "ETHUSDT") if (row := find(p, n))} for s, p in state["published"].items()}
+    old = {second: zlib.compress(pickle.dumps(of_second)) for second, of_second in rows.items()}
+    resumed = PartitionStats(LATENESS, HORIZON)
+    resumed.restore(pickle.dumps({**state, "version": 1, "published": old}))
+    after, _, _ = run(values[3:], stats=resumed)
+    assert before + after == run(values)[0]
+    assert len(after) == 1
+    with pytest.raises(ValueError, match="version 3"):
+        resumed.restore(pickle.dumps({**state, "version": 3}))
 
 
 def test_a_straggler_makes_one_revision_at_the_next_heartbeat():
