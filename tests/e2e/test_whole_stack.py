@@ -290,6 +290,8 @@ def test_a_killed_part_shows_in_status_and_comes_back(stack, bearer, name):
 def test_with_the_pipeline_frozen_accounts_coins_and_connections_go_on(stack, client, bearer):
     """Frozen, since what is killed is back in a second: nothing answers, as with a machine that is gone."""
     account = {"name": "frozen", "password": "mypassword123"}
+    # A BFF that was killed a moment ago has yet to ask the exchange for its symbols.
+    poll_until(lambda: client.get("/api/v1/symbols").status_code == 200, 30, "the symbols")
     frozen = [stack.status()[part]["pid"] for part in PIPELINE]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)

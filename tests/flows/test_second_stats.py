@@ -11,6 +11,8 @@ from domain.naive import NaiveStats
 from flow_process import TopicReader, create_topic, make_recovery, poll_until, produce, running_flow
 from redis import Redis
 
+from flows.channels import SECONDSTAT, create_topics
+
 DAY_MS = 86_400_000
 # Over the last midnight. Not long ago: topics that keep 7 days lose older records within a minute, under the reader.
 BASE = time.time_ns() // 1_000_000 // DAY_MS * DAY_MS - 10_000
@@ -73,6 +75,7 @@ class Run:
 
 @pytest.fixture
 def run(kafka, valkey, tmp_path):
+    create_topics(kafka, [SECONDSTAT])
     return Run(kafka, valkey, tmp_path)
 
 
