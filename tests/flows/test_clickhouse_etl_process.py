@@ -93,7 +93,7 @@ def test_native_port_is_read_as_http(kafka: str, tmp_path: Path) -> None:
     etl.start()
     try:
         poll_until(lambda: "native port" in etl.log.read_text(), "a warning")
-        assert etl.get("/livez")[0] == 200
+        poll_until(lambda: etl.get("/livez")[0] == 200, "alive")  # it warns before it listens
         assert etl.end() == 0  # while it waits for ClickHouse
     finally:
         etl.close()
