@@ -38,9 +38,9 @@ def logs(
         fail(f"there are no logs in {home}; start the stack with `make run` or `tracker up`")
     width = len(max(names, key=len)) if len(names) > 1 else 0
     tails = {f"{name:<{width}} | ".encode() if width else b"": Tail(file) for name, file in files.items()}
-    for prefix, tail in tails.items():
-        _show(prefix, deque(tail.read(whole=follow), (10 if width else 50) if lines is None else lines))
     try:
+        for prefix, tail in tails.items():
+            _show(prefix, deque(tail.read(whole=follow), (10 if width else 50) if lines is None else lines))
         while follow:
             time.sleep(POLL_S)
             for prefix, tail in tails.items():
