@@ -10,7 +10,7 @@ import pickle
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bench.totals import Totals
 from flows.channels import SECOND_STATS_GROUP, SECONDSTAT, create_topics
-from flows.connectors.kafka_sink import KafkaSink
+from flows.connectors.kafka_sink import Fields, KafkaSink
 from flows.connectors.kafka_source import Chunk, KafkaPartition, KafkaSource, Position
-from flows.connectors.redis_sink import LastValue, RedisSink, RedisSinkPart
+from flows.connectors.redis_sink import RedisSink, RedisSinkPart
 from flows.domain.partition import PartitionStats
 from flows.recovery import make_recovery
-from flows.second_stats import build_flow, tune_gc
+from flows.second_stats import LAST_STATS, build_flow, tune_gc
 from infra.local.part import LOOPBACK, free_port
 from infra.settings import split_address
 
@@ -56,7 +56,7 @@ class _Count(StatelessSinkPartition[Any]):
 
     def write_batch(self, items: list[Any]) -> None:
         for _part, records in items:
-            self._totals.add([record.value for record in records])
+            self._totals.add(records.values)
 
 
 class KeepingRedisSink(RedisSink):
@@ -66,13 +66,13 @@ class KeepingRedisSink(RedisSink):
 
     def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> RedisSinkPart:
         """As the RedisSink does."""
-        return _KeepingPart(*self._address, self._order_by)
+        return _KeepingPart(*self._address, self._places)
 
 
 class _KeepingPart(RedisSinkPart):
-    def write_batch(self, items: list[list[LastValue]]) -> None:
+    def write_batch(self, items: list[Iterable[Fields]]) -> None:
         super().write_batch(items)
-        KeepingRedisSink.kept += [value.json for values in items for value in values]
+        KeepingRedisSink.kept += [json for records in items for _, _, json, *_ in records if json]
 
 
 class Nowhere(DynamicSink[Any]):
@@ -162,7 +162,7 @@ def _run(job: _Job, process: int) -> tuple[float | None, int, Totals, list[bytes
         create_topics(job.bootstrap, [SECONDSTAT])
         ends_of_flow = (
             KafkaSink(job.bootstrap, len(job.stop)),
-            KeepingRedisSink(*split_address(job.redis, 6379), len(job.stop), ("timestamp", "revision")),
+            KeepingRedisSink(*split_address(job.redis, 6379), len(job.stop), LAST_STATS),
             KafkaSink(job.bootstrap, len(job.stop)),
         )
     flow = build_flow(source, *ends_of_flow, allowed_lateness_ms=LATENESS_MS, revision_horizon_ms=HORIZON_MS)

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bench.flow_run import CountSink, ends
 from bench.totals import Totals
-from flows.connectors.kafka_sink import Record
+from flows.connectors.kafka_sink import RecordColumns
 from flows.domain.second_stat import SecondStat
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -85,7 +85,7 @@ class _Stat:
             self.buy_quote += price * quantity
         return self
 
-    def record(self) -> Record:
+    def published(self) -> RecordColumns:
         """As the product publishes it."""
         assert self.ids is not None
         amounts = (self.open, self.high, self.low, self.close, self.volume)
@@ -94,7 +94,9 @@ class _Stat:
         stat = SecondStat(
             self.symbol, self.second * 1000, o, h, low, c, volume, quote, self.trades, buy, buy_quote, *self.ids, 0
         )
-        return Record("", None, stat.to_json(), stat.timestamp)
+        columns = RecordColumns("")
+        columns.extend([b""], [stat.to_json()], [stat.timestamp])
+        return columns
 
 
 def fold(bootstrap: str, topic: str, _n: int) -> tuple[float, Totals]:
@@ -118,7 +120,7 @@ def fold(bootstrap: str, topic: str, _n: int) -> tuple[float, Totals]:
     )
     windower = win.TumblingWindower(length=timedelta(seconds=1), align_to=START)
     stats = win.fold_window("w", trades, clock, windower, _Stat, _Stat.add, lambda left, _: left, ordered=False)
-    op.output("out", op.map("record", stats.down, lambda item: ("", [item[1][1].record()])), CountSink(totals))
+    op.output("out", op.map("published", stats.down, lambda item: ("", item[1][1].published())), CountSink(totals))
     run_main(flow)
     return time.perf_counter() - began[0], totals
 

@@ -17,7 +17,7 @@ from flows import drain
 from flows.channels import MINITICKER, MINITICKERS_GROUP, RAW_MINITICKER, create_topics, miniticker_last_key
 from flows.connectors.kafka_sink import KafkaSink, Record
 from flows.connectors.kafka_source import Chunk, KafkaSource
-from flows.connectors.redis_sink import LastValue, RedisSink
+from flows.connectors.redis_sink import Place, Places, RedisSink
 from flows.dlq import poison_record
 from flows.domain.errors import InvalidRecord
 from flows.domain.market import decimal_8
@@ -29,6 +29,7 @@ from infra.settings import Settings, split_address
 from infra.tls import use_kafka_tls
 
 EVENT_TYPE = "24hrMiniTicker"
+LAST_TICKERS = Places(lambda symbol: Place(miniticker_last_key(symbol), None), ("event_time",))
 RECORDS = Counter("minitickers_records", "Records of the raw miniticker log, by what became of them", ["outcome"])
 
 
@@ -70,27 +71,23 @@ def _records(chunk: Chunk) -> Iterator[Record]:
             yield Record(MINITICKER.name, ticker.symbol.encode(), json, ticker.event_time)
 
 
-def last_values(item: tuple[str, list[Record]]) -> tuple[str, list[LastValue]]:
-    """The minitickers as what Redis gets; nothing for DLQ records."""
+def published(item: tuple[str, list[Record]]) -> tuple[str, list[Record]]:
+    """The minitickers without the DLQ records."""
     part, records = item
-    return part, [
-        LastValue(miniticker_last_key(key.decode()), None, value)
-        for topic, key, value, *_ in records
-        if topic == MINITICKER.name and key is not None and value is not None
-    ]
+    return part, [record for record in records if record.topic == MINITICKER.name]
 
 
 def build_flow(
     source: Source[tuple[str, Chunk]],
     kafka_sink: Sink[tuple[str, list[Record]]],
-    last_sink: Sink[tuple[str, list[LastValue]]],
+    last_sink: Sink[tuple[str, list[Record]]],
 ) -> Dataflow:
     """The pipeline. Step ids key recovery and never change."""
     flow = Dataflow("minitickers")
     chunks = op.input("raw_minitickers", flow, source)
     records = op.map("rows", chunks, rows)
     op.output("kafka", records, kafka_sink)
-    op.output("redis", op.map("last_values", records, last_values), last_sink)
+    op.output("redis", op.map("published", records, published), last_sink)
     return flow
 
 
@@ -109,5 +106,5 @@ def flow() -> Dataflow:
     return build_flow(
         source,
         KafkaSink(brokers, parts),
-        RedisSink(*split_address(settings.redis_addr, 6379), parts, ("event_time",), settings.tls("redis")),
+        RedisSink(*split_address(settings.redis_addr, 6379), parts, LAST_TICKERS, settings.tls("redis")),
     )

@@ -5,7 +5,7 @@ Writes what `SecondStat.to_json` and `flows.domain.packed` define, for whole num
 """
 
 # Numba knows integers as int64 and uint64 only, mypy tells Python's from numpy's.
-# mypy: disable-error-code="assignment,arg-type"
+# mypy: disable-error-code="assignment,arg-type,return-value"
 
 import numpy as np
 
@@ -45,61 +45,82 @@ _BUYS_QUOTE, _FIRST, _LAST = (
     text(',"last_trade_id":'),
 )
 _REVISION = text(',"revision":0}')
-_ZERO, _POINT = ord("0"), ord(".")
+_ZERO, _POINT = np.uint8(ord("0")), np.uint8(ord("."))
+_PAIRS = text("".join(f"{pair:02}" for pair in range(100)))
+
+# Numbers and places are unsigned where they are divided or index: signed ones cost native code twice as much.
+_1, _2, _10, _100, _1E8 = (np.uint64(number) for number in (1, 2, 10, 100, SCALE))
+_32, _LOW_32 = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 @native
 def _put(out: Bytes, at: int, piece: Bytes) -> int:
+    start = np.uint64(at)
     for i in range(len(piece)):
-        out[at + i] = piece[i]
+        out[start + np.uint64(i)] = piece[i]
     return at + len(piece)
 
 
 @native
-def _digits(out: Bytes, at: int, value: int, width: int) -> int:
-    """A whole number with at least so many digits."""
-    length, rest = 1, value // 10
-    while rest:
+def _digits(out: Bytes, at: int, number: int) -> int:
+    """A whole number below 2⁶³, two digits at a time from its end."""
+    value = np.uint64(number)
+    length, above = 1, _10
+    while value >= above and length < 19:
         length += 1
-        rest //= 10
-    length = max(length, width)
-    for i in range(length):
-        out[at + length - 1 - i] = _ZERO + value % 10
-        value //= 10
+        above *= _10
+    end = np.uint64(at + length)
+    while value >= _10:
+        rest = value // _100
+        pair = _2 * (value - rest * _100)
+        out[end - _2], out[end - _1] = _PAIRS[pair], _PAIRS[pair + _1]
+        end -= _2
+        value = rest
+    if end > np.uint64(at):
+        out[end - _1] = _ZERO + np.uint8(value)
     return at + length
 
 
 @native
+def _eight_digits(out: Bytes, at: int, value: int) -> int:
+    end = np.uint64(at + 8)
+    for _ in range(4):
+        rest = value // _100
+        pair = _2 * (value - rest * _100)
+        out[end - _2], out[end - _1] = _PAIRS[pair], _PAIRS[pair + _1]
+        end -= _2
+        value = rest
+    return at + 8
+
+
+@native
 def _decimal_8(out: Bytes, at: int, amount: int) -> int:
-    at = _digits(out, at, amount // SCALE, 1)
-    out[at] = _POINT
-    return _digits(out, at + 1, amount % SCALE, 8)
+    value = np.uint64(amount)
+    whole = value // _1E8
+    at = _digits(out, at, whole)
+    out[np.uint64(at)] = _POINT
+    return _eight_digits(out, at + 1, value - whole * _1E8)
+
+
+@native
+def _over_1e8(high: int, low: int) -> tuple[int, int, int]:
+    """(High and low 64 bits of the quotient, rest) of 128 bits by 10⁸."""
+    top = high // _1E8
+    middle = ((high - top * _1E8) << _32) | (low >> _32)
+    upper = middle // _1E8
+    bottom = ((middle - upper * _1E8) << _32) | (low & _LOW_32)
+    lower = bottom // _1E8
+    return top, (upper << _32) | lower, bottom - lower * _1E8
 
 
 @native
 def _decimal_16(out: Bytes, at: int, low: int, high: int) -> int:
-    """128 bits, in groups of eight digits: a long division by 10⁸ for each."""
-    limbs = np.empty(4, np.uint64)
-    mask, shift, base = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(SCALE)
-    limbs[0], limbs[1] = high >> shift, high & mask
-    limbs[2], limbs[3] = low >> shift, low & mask
-    groups = np.empty(5, np.int64)
-    for group in range(5):
-        rest = np.uint64(0)
-        for limb in range(4):
-            part = (rest << shift) | limbs[limb]
-            limbs[limb] = part // base
-            rest = part % base
-        groups[group] = np.int64(rest)
-    top = 4
-    while top > 2 and groups[top] == 0:
-        top -= 1
-    at = _digits(out, at, groups[top], 1)
-    for group in range(top - 1, 1, -1):
-        at = _digits(out, at, groups[group], 8)
-    out[at] = _POINT
-    at = _digits(out, at + 1, groups[1], 8)
-    return _digits(out, at, groups[0], 8)
+    high, low, last = _over_1e8(high, low)
+    high, low, first = _over_1e8(high, low)
+    _, above, below = _over_1e8(high, low)
+    at = _eight_digits(out, _digits(out, at, above), below) if above else _digits(out, at, below)
+    out[np.uint64(at)] = _POINT
+    return _eight_digits(out, _eight_digits(out, at + 1, first), last)
 
 
 @native
@@ -109,18 +130,18 @@ def render(names: Bytes, symbols: Ints, sums: Ints, quotes: Wide, out: Bytes, en
     for row in range(len(sums)):
         symbol = sums[row, SYMBOL]
         at = _put(out, _put(out, at, _SYMBOL), names[symbol, : symbols[symbol, NAME_LENGTH]])
-        at = _digits(out, _put(out, at, _TIMESTAMP), sums[row, SECOND], 1)
+        at = _digits(out, _put(out, at, _TIMESTAMP), sums[row, SECOND])
         at = _decimal_8(out, _put(out, at, _OPEN), sums[row, OPEN])
         at = _decimal_8(out, _put(out, at, _HIGH), sums[row, HIGH])
         at = _decimal_8(out, _put(out, at, _LOW), sums[row, LOW])
         at = _decimal_8(out, _put(out, at, _CLOSE), sums[row, CLOSE])
         at = _decimal_8(out, _put(out, at, _VOLUME), sums[row, VOLUME])
         at = _decimal_16(out, _put(out, at, _QUOTE_VOLUME), quotes[row, 0], quotes[row, 1])
-        at = _digits(out, _put(out, at, _COUNT), sums[row, COUNT], 1)
+        at = _digits(out, _put(out, at, _COUNT), sums[row, COUNT])
         at = _decimal_8(out, _put(out, at, _BUYS), sums[row, BUYS])
         at = _decimal_16(out, _put(out, at, _BUYS_QUOTE), quotes[row, 2], quotes[row, 3])
-        at = _digits(out, _put(out, at, _FIRST), sums[row, FIRST_ID], 1)
-        at = _digits(out, _put(out, at, _LAST), sums[row, LAST_ID], 1)
+        at = _digits(out, _put(out, at, _FIRST), sums[row, FIRST_ID])
+        at = _digits(out, _put(out, at, _LAST), sums[row, LAST_ID])
         at = _put(out, at, _REVISION)
         ends[row] = at
     return at

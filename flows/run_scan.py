@@ -27,7 +27,7 @@ SLOTS = 4096  # symbols, and symbols by second, that are held; a power of two
 TABLE = 4 * SLOTS
 LONGEST_NAME = 40  # bytes of a symbol
 JUMPS = 1024
-# What `state` holds: how many symbols, sums and jumps are filled, W, and of this scan the trades and heartbeats.
+# What `state` holds: how many symbols, sums and jumps are filled, W, and trades and heartbeats not yet noted.
 N_SYMBOLS, N_SUMS, N_JUMPS, WATERMARK, TRADES, HEARTBEATS, STATE = range(7)
 # The columns of `symbols`: bytes of the name, the id after the last when it was looked up, and now, the newest sum.
 NAME_LENGTH, SINCE, AFTER, NEWEST = range(4)
@@ -155,7 +155,6 @@ def scan(
     A row of `jumps` is (symbol, id expected, greater id that came). A new symbol gets its row, then the scan ends: its
     SINCE and AFTER are to be filled in, and the same record scanned again.
     """
-    state[TRADES] = state[HEARTBEATS] = 0
     watermark = state[WATERMARK]
     low32 = np.uint64(0xFFFFFFFF)
     bits32 = np.uint64(32)

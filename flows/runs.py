@@ -71,7 +71,7 @@ class Chunk:
 class Closed:
     """SecondStats of revision 0 that were published together, in order: column-wise, and their JSON."""
 
-    symbols: list[str]
+    keys: list[bytes]  # the symbols in UTF-8
     seconds: list[int]
     json: list[bytes]
     sums: Ints
@@ -80,8 +80,8 @@ class Closed:
     def stats(self) -> list[SecondStat]:
         """The same as records."""
         return [
-            SecondStat(symbol, second, *row)
-            for symbol, second, row in zip(self.symbols, self.seconds, _rows(self.sums, self.quotes), strict=True)
+            SecondStat(key.decode(), second, *row)
+            for key, second, row in zip(self.keys, self.seconds, _rows(self.sums, self.quotes), strict=True)
         ]
 
 
@@ -91,6 +91,7 @@ class TradeRuns:
     def __init__(self, stats: PartitionStats) -> None:
         self.stats = stats
         self._names: list[str] = []
+        self._keys: list[bytes] = []  # the same in UTF-8
         self._rank: Ints = np.empty(0, np.int64)  # of each symbol in the order of their names
         self._behind = True  # whether `stats` may know of more than the arrays do
         self._state = np.zeros(STATE, np.int64)
@@ -132,11 +133,12 @@ class TradeRuns:
             if self._behind:
                 self._catch_up()
             at, why = self._scan(chunk, at)
-            if self._state[TRADES] or self._state[HEARTBEATS]:
-                self._publish(out)
             if why == NEW:
                 self._look_up(len(self._names))
-            elif why == FULL:
+                continue
+            if self._state[TRADES] or self._state[HEARTBEATS]:
+                self._publish(out)
+            if why == FULL:
                 self._make_room()
             elif why != END:
                 # What can't be scanned may go on: the more of it, the fewer tries.
@@ -188,10 +190,12 @@ class TradeRuns:
         """Note what a scan took, and publish what it closed: natively if all of it is held here alone."""
         stats, state = self.stats, self._state
         stats.counts["trades"] += int(state[TRADES])
+        heartbeats = int(state[HEARTBEATS])
+        state[TRADES] = state[HEARTBEATS] = 0
         stats.watermark = int(state[WATERMARK])
         held, below = int(state[N_SUMS]), stats.watermark - stats.close_after_ms + 1
         closed = np.flatnonzero(self._sums[:held, SECOND] < below)
-        if stats.is_due(bool(state[HEARTBEATS]) or len(closed) > 0):
+        if stats.is_due(heartbeats > 0 or len(closed) > 0):
             self.settle()
             published: list[Output] = []
             stats.publish(published)
@@ -206,10 +210,8 @@ class TradeRuns:
         closed = closed[np.lexsort((self._rank[self._sums[closed, SYMBOL]], self._sums[closed, SECOND]))]
         sums, quotes = self._sums[closed], self._quotes[closed]
         json, ends = self._written(render, LONGEST_JSON, sums, quotes)
-        names, seconds = self._names, sums[:, SECOND].tolist()
-        out.append(
-            Closed([names[i] for i in sums[:, SYMBOL].tolist()], seconds, _cut(json, ends.tolist()), sums, quotes)
-        )
+        keys = [*map(self._keys.__getitem__, sums[:, SYMBOL].tolist())]
+        out.append(Closed(keys, sums[:, SECOND].tolist(), _cut(json, ends.tolist()), sums, quotes))
         packed, ends = self._written(pack, LONGEST_PACKED, sums, quotes)
         last = np.flatnonzero(np.append(sums[1:, SECOND] != sums[:-1, SECOND], True))
         stats.keep(dict(zip(sums[last, SECOND].tolist(), _cut(packed, ends[last].tolist()), strict=True)))
@@ -233,6 +235,7 @@ class TradeRuns:
             except UnicodeDecodeError:
                 name, after = "", NO_TEXT
             self._names.append(name)
+            self._keys.append(text)
             if ids := self.stats.ids.get(name):
                 after = ids.end
             self._symbols[symbol, [SINCE, AFTER]] = after
@@ -267,6 +270,7 @@ class TradeRuns:
         if self._state[N_SYMBOLS] == SLOTS:
             self._table[:] = -1
             self._names.clear()
+            self._keys.clear()
             self._rank = self._rank[:0]
             self._state[N_SYMBOLS] = 0
 

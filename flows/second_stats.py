@@ -7,7 +7,6 @@ Run it: `python -m bytewax.run flows.second_stats -r RECOVERY_DIR -s 10 -b 0`
 import gc
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import bytewax.operators as op
@@ -26,9 +25,9 @@ from flows.channels import (
     secondstat_channel,
     secondstat_last_key,
 )
-from flows.connectors.kafka_sink import KafkaSink, Record
+from flows.connectors.kafka_sink import KafkaSink, Record, RecordColumns
 from flows.connectors.kafka_source import Chunk, KafkaSource
-from flows.connectors.redis_sink import LastValue, RedisSink
+from flows.connectors.redis_sink import Place, Places, RedisSink
 from flows.dlq import poison_record
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
@@ -43,11 +42,15 @@ PUBLISHED = Counter("second_stats_published", "SecondStats published, revisions 
 WATERMARK = Gauge("second_stats_watermark_ms", "Event time up to which the log is known", ["partition"])
 HOLES = Gauge("second_stats_open_holes", "Runs of missing aggregate ids", ["partition"])
 
+LAST_STATS = Places(
+    lambda symbol: Place(secondstat_last_key(symbol), secondstat_channel(symbol)), ("timestamp", "revision")
+)
+
 
 class Output(NamedTuple):
     """What some chunks gave: the records of `binance.secondstat`, and those of the DLQ."""
 
-    published: list[Record]
+    published: RecordColumns
     rejected: list[Record]
 
 
@@ -63,13 +66,13 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
 
     def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Output], bool]:
         """Process the chunks in order."""
-        out = Output([], [])
+        out = Output(RecordColumns(SECONDSTAT.name), [])
         for chunk in values:
             for output in self._runs.take(chunk.values, chunk.received_ms):
                 if isinstance(output, Closed):
-                    out.published.extend(map(_record, output.symbols, output.json, output.seconds))
+                    out.published.extend(output.keys, output.json, output.seconds)
                 elif isinstance(output, SecondStat):
-                    out.published.append(_record(output.symbol, output.to_json(), output.timestamp))
+                    out.published.extend([output.symbol.encode()], [output.to_json()], [output.timestamp])
                 else:
                     out.rejected.append(poison_record(chunk, output.index, output.reason))
         self._count(values[-1].partition, out)
@@ -93,27 +96,10 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
         HOLES.labels(partition).set(self._stats.holes)
 
 
-def _record(symbol: str, json: bytes, timestamp: int) -> Record:
-    return Record(SECONDSTAT.name, symbol.encode(), json, timestamp)
-
-
-def published(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
+def published(item: tuple[str, Output]) -> tuple[str, RecordColumns] | None:
     """The SecondStats among the outputs."""
     part, output = item
     return (part, output.published) if output.published else None
-
-
-def last_values(item: tuple[str, list[Record]]) -> tuple[str, list[LastValue]]:
-    """SecondStat records as what Redis gets."""
-    part, records = item
-    return part, [LastValue(*_places(record.key), record.value) for record in records]  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=1 << 14)
-def _places(key: bytes) -> tuple[str, str]:
-    """The key and the channel of a symbol."""
-    symbol = key.decode()
-    return secondstat_last_key(symbol), secondstat_channel(symbol)
 
 
 def rejected(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
@@ -134,8 +120,8 @@ def tune_gc() -> None:
 
 def build_flow(
     source: Source[tuple[str, Chunk]],
-    stats_sink: Sink[tuple[str, list[Record]]],
-    last_sink: Sink[tuple[str, list[LastValue]]],
+    stats_sink: Sink[tuple[str, RecordColumns]],
+    last_sink: Sink[tuple[str, RecordColumns]],
     rejects_sink: Sink[tuple[str, list[Record]]],
     *,
     allowed_lateness_ms: int = 200,
@@ -149,7 +135,7 @@ def build_flow(
     )
     records = op.filter_map("published", outputs, published)
     op.output("kafka", records, stats_sink)
-    op.output("redis", op.map("last_values", records, last_values), last_sink)
+    op.output("redis", records, last_sink)
     op.output("dlq", op.filter_map("rejected", outputs, rejected), rejects_sink)
     return flow
 
@@ -170,9 +156,7 @@ def flow() -> Dataflow:
     return build_flow(
         source,
         KafkaSink(brokers, raw.partitions),
-        RedisSink(
-            *split_address(settings.redis_addr, 6379), raw.partitions, ("timestamp", "revision"), settings.tls("redis")
-        ),
+        RedisSink(*split_address(settings.redis_addr, 6379), raw.partitions, LAST_STATS, settings.tls("redis")),
         KafkaSink(brokers, raw.partitions),
         allowed_lateness_ms=settings.allowed_lateness_ms,
         revision_horizon_ms=round(settings.revision_horizon * 1000),

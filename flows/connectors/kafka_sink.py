@@ -4,8 +4,8 @@ Bytewax's own KafkaSink has no delivery callback and loses records silently when
 """
 
 import logging
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -19,6 +19,10 @@ from infra.tls import kafka_security
 log = logging.getLogger(__name__)
 
 
+Headers = Sequence[tuple[str, bytes]]
+Fields = tuple[str, bytes | None, bytes | None, int, Headers]  # those of a Record
+
+
 class Record(NamedTuple):
     """A record to write; `timestamp` in ms."""
 
@@ -26,10 +30,32 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     timestamp: int
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Headers = ()
 
 
-class KafkaSink(FixedPartitionedSink[list[Record], None]):
+class RecordColumns:
+    """Records of one topic without headers, column-wise: an object for each would cost more than all else about it."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.timestamps: list[int] = []
+
+    def extend(self, keys: list[bytes], values: list[bytes], timestamps: list[int]) -> None:
+        """Append records."""
+        self.keys += keys
+        self.values += values
+        self.timestamps += timestamps
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Fields]:
+        return zip(repeat(self.topic), self.keys, self.values, self.timestamps, repeat(()))
+
+
+class KafkaSink(FixedPartitionedSink[Iterable[Fields], None]):
     """Items are (partition of the source as text, records): the source's partitions spread the writing over workers."""
 
     def __init__(self, bootstrap_servers: str, parts: int) -> None:
@@ -49,7 +75,7 @@ class KafkaSink(FixedPartitionedSink[list[Record], None]):
         return KafkaSinkPart(self._bootstrap_servers)
 
 
-class KafkaSinkPart(StatefulSinkPartition[list[Record], None]):
+class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
     """Writes in order, without waiting; `snapshot` waits until all is delivered."""
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -68,7 +94,7 @@ class KafkaSinkPart(StatefulSinkPartition[list[Record], None]):
         }
         self._producer = Producer(config)
 
-    def write_batch(self, items: list[list[Record]]) -> None:
+    def write_batch(self, items: list[Iterable[Fields]]) -> None:
         """Hand the records to the producer; waits while its buffer is full."""
         produce, delivered = self._producer.produce, self._delivered
         for topic, key, value, timestamp, headers in chain.from_iterable(items):

@@ -1,6 +1,9 @@
 """A Bytewax sink that publishes records on Redis and keeps the newest under a key, in one atomic step."""
 
 import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,6 +14,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
 from flows import drain
+from flows.connectors.kafka_sink import Fields
 from flows.domain.errors import DeliveryFailed
 from infra.tls import Tls
 
@@ -38,26 +42,33 @@ for i, key in ipairs(KEYS) do
   if channel ~= '' then redis.call('PUBLISH', channel, json) end
 end
 """
-AT_ONCE = 500  # items of one call, which nobody else's may interrupt
+AT_ONCE = 500  # records of one call, which nobody else's may interrupt
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 
 
-class LastValue(NamedTuple):
-    """A JSON record, the key that holds the newest, and the channel it is published on."""
+class Place(NamedTuple):
+    """The Redis key that holds the newest of some records, and the channel they are published on."""
 
     key: str
     channel: str | None
-    json: bytes
 
 
-class RedisSink(FixedPartitionedSink[list[LastValue], None]):
-    """Items are (partition of the source as text, last values). Greater goes by `order_by`, fields of the JSON."""
+@dataclass(frozen=True)
+class Places:
+    """Where records of JSON go: by their key, and the greater by these fields of the JSON is the newer."""
 
-    def __init__(self, host: str, port: int, parts: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
+    of: Callable[[str], Place]
+    order_by: tuple[str, ...]
+
+
+class RedisSink(FixedPartitionedSink[Iterable[Fields], None]):
+    """Items are (partition of the source as text, records)."""
+
+    def __init__(self, host: str, port: int, parts: int, places: Places, tls: Tls | None = None) -> None:
         self._address = (host, port)
         self._tls = tls
         self._parts = parts
-        self._order_by = order_by
+        self._places = places
 
     def list_parts(self) -> list[str]:
         """As many as the source has partitions."""
@@ -69,13 +80,13 @@ class RedisSink(FixedPartitionedSink[list[LastValue], None]):
 
     def build_part(self, _step_id: str, _for_part: str, _resume_state: None) -> "RedisSinkPart":
         """One part, with a connection of its own."""
-        return RedisSinkPart(*self._address, self._order_by, self._tls)
+        return RedisSinkPart(*self._address, self._places, self._tls)
 
 
-class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
+class RedisSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
     """Sends a batch and goes on while Redis works: its answers are waited for before the next, and by `snapshot`."""
 
-    def __init__(self, host: str, port: int, order_by: tuple[str, ...], tls: Tls | None = None) -> None:
+    def __init__(self, host: str, port: int, places: Places, tls: Tls | None = None) -> None:
         self._where = f"{host}:{port}"
         # The waiting is done here, where it can be seen and a drain ends it: the client's own retries take a minute.
         kind = SSLConnection if tls else Connection
@@ -87,15 +98,16 @@ class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
             retry=Retry(NoBackoff(), retries=0),
             **(tls.redis_options() if tls else {}),
         )
-        self._order_by = order_by
-        self._unanswered: list[list[LastValue]] = []
+        self._place = lru_cache(1 << 14)(lambda key: places.of(key.decode()))
+        self._order = (len(places.order_by), *places.order_by)
+        self._unanswered: list[list[Fields]] = []
         self._is_sent = True
 
-    def write_batch(self, items: list[list[LastValue]]) -> None:
-        """Publish all items; while Redis is away, wait and try again (a record may then come twice)."""
+    def write_batch(self, items: list[Iterable[Fields]]) -> None:
+        """Publish all records; while Redis is away, wait and try again (a record may then come twice)."""
         self.snapshot()
-        values = [*chain.from_iterable(items)]
-        self._unanswered = [values[at : at + AT_ONCE] for at in range(0, len(values), AT_ONCE)]
+        records = [*chain.from_iterable(items)]
+        self._unanswered = [records[at : at + AT_ONCE] for at in range(0, len(records), AT_ONCE)]
         self._is_sent = False
         try:
             self._send()
@@ -129,11 +141,13 @@ class RedisSinkPart(StatefulSinkPartition[list[LastValue], None]):
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
     def _send(self) -> None:
-        order = (len(self._order_by), *self._order_by)
-        for items in self._unanswered:
-            values = chain.from_iterable((json, channel or "") for _, channel, json in items)
-            keys = [item.key for item in items]
-            self._connection.send_command("EVAL", _PUBLISH, len(keys), *keys, *order, *values)  # type: ignore[no-untyped-call]
+        for records in self._unanswered:
+            places = [self._place(key) for _, key, *_ in records]
+            keys = [place.key for place in places]
+            values = chain.from_iterable(
+                (json, place.channel or "") for (_, _, json, *_), place in zip(records, places, strict=True)
+            )
+            self._connection.send_command("EVAL", _PUBLISH, len(keys), *keys, *self._order, *values)  # type: ignore[no-untyped-call]
         self._is_sent = True
 
     def _receive(self) -> None:

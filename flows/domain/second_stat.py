@@ -49,9 +49,7 @@ class SecondStat(NamedTuple):
         )
 
 
-@lru_cache(maxsize=1 << 14)
-def _quoted(symbol: str) -> str:
-    return json.dumps(symbol, ensure_ascii=False)
+_quoted = lru_cache(maxsize=1 << 14)(json.JSONEncoder(ensure_ascii=False).encode)
 
 
 AccumulatorRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int]

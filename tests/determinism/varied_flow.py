@@ -15,7 +15,7 @@ from flows import drain
 from flows.connectors.kafka_sink import KafkaSink
 from flows.connectors.kafka_source import KafkaSource
 from flows.connectors.redis_sink import RedisSink
-from flows.second_stats import build_flow
+from flows.second_stats import LAST_STATS, build_flow
 
 PARTITIONS = 8
 
@@ -73,6 +73,6 @@ def flow():
     return build_flow(
         source,
         KafkaSink(brokers, PARTITIONS),
-        RedisSink(host, int(port), PARTITIONS, order_by=("timestamp", "revision")),
+        RedisSink(host, int(port), PARTITIONS, LAST_STATS),
         KafkaSink(brokers, PARTITIONS),
     )

@@ -25,7 +25,8 @@ from api.profile.errors import NotAuthenticated, NotAvailable
 from api.profile.redis_feed import RedisFeed
 from api.socket.grpc_shell import GrpcServer, Health
 from flows.connectors.clickhouse_table import Server
-from flows.connectors.redis_sink import LastValue, RedisSinkPart
+from flows.connectors.kafka_sink import Record
+from flows.connectors.redis_sink import Place, Places, RedisSinkPart
 from infra.probes import probe
 from infra.settings import TLS_PARTS, Settings
 from infra.tls import Tls, grpc_channel_credentials, grpc_server_credentials, kafka_security, use_kafka_tls
@@ -187,8 +188,8 @@ async def test_postgresql(service: Any, postgres: Any, ours: Certificates, stran
 
 async def test_redis(valkey: str, ours: Certificates, strangers: Certificates) -> None:
     with tls_before(valkey, ours) as port:
-        sink = RedisSinkPart("127.0.0.1", port, ("n",), ours.tls)
-        sink.write_batch([[LastValue("tls-test", None, b'{"n":1}')]])
+        sink = RedisSinkPart("127.0.0.1", port, Places(lambda name: Place(name, None), ("n",)), ours.tls)
+        sink.write_batch([[Record("any", b"tls-test", b'{"n":1}', 0)]])
         sink.snapshot()
         sink.close()
         feed = RedisFeed("127.0.0.1", port, lambda _: None, lambda _: None, ours.tls)

@@ -6,7 +6,8 @@ import uuid
 import pytest
 from redis import Redis
 
-from flows.connectors.redis_sink import LastValue, RedisSinkPart
+from flows.connectors.kafka_sink import Record
+from flows.connectors.redis_sink import Place, Places, RedisSinkPart
 
 
 @pytest.fixture
@@ -19,9 +20,14 @@ def redis(valkey):
 @pytest.fixture
 def part(valkey):
     host, port = valkey.split(":")
-    opened = RedisSinkPart(host, int(port), ("timestamp", "revision"))
+    places = Places(lambda name: Place(f"last:{name}", name), ("timestamp", "revision"))
+    opened = RedisSinkPart(host, int(port), places)
     yield opened
     opened.close()
+
+
+def record(name, json):
+    return Record("any", name.encode(), json, 0)
 
 
 def stat(timestamp, revision, **more):
@@ -34,7 +40,7 @@ def test_the_key_keeps_the_greatest_and_the_channel_carries_all_in_order(redis, 
     listener.subscribe(name)
     assert listener.get_message(timeout=5)["type"] == "subscribe"
     sent = [stat(2000, 0), stat(1000, 0), stat(2000, 1), stat(2000, 0), stat(1000, 7), stat(10_000, 0), stat(9999, 99)]
-    part.write_batch([[LastValue(f"last:{name}", name, value) for value in sent]])
+    part.write_batch([[record(name, value) for value in sent]])
     part.snapshot()
     assert [listener.get_message(timeout=5)["data"] for _ in sent] == sent
     assert redis.get(f"last:{name}") == stat(10_000, 0)
@@ -43,22 +49,24 @@ def test_the_key_keeps_the_greatest_and_the_channel_carries_all_in_order(redis, 
 
 @pytest.mark.parametrize("foreign", ["text", "list", "other JSON", "array"])
 def test_what_is_no_value_of_ours_is_replaced(redis, part, foreign):
-    key = f"last:{uuid.uuid4().hex}"
+    name = uuid.uuid4().hex
+    key = f"last:{name}"
     if foreign == "list":
         redis.rpush(key, "x")
     else:
         redis.set(key, {"text": "{", "other JSON": '{"timestamp":"x"}', "array": "[1]"}[foreign])
-    part.write_batch([[LastValue(key, None, stat(1, 0)), LastValue(key, None, stat(2, 0))]])
+    part.write_batch([[record(name, stat(1, 0)), record(name, stat(2, 0))]])
     part.snapshot()
     assert redis.get(key) == stat(2, 0)
 
 
 def test_an_evicted_value_and_a_flushed_script_come_back(redis, part):
-    key = f"last:{uuid.uuid4().hex}"
-    part.write_batch([[LastValue(key, None, stat(5, 0))]])
+    name = uuid.uuid4().hex
+    key = f"last:{name}"
+    part.write_batch([[record(name, stat(5, 0))]])
     part.snapshot()
     redis.delete(key)
     redis.script_flush()
-    part.write_batch([[LastValue(key, None, stat(3, 0))]])
+    part.write_batch([[record(name, stat(3, 0))]])
     part.snapshot()
     assert redis.get(key) == stat(3, 0)
