@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 _SHORT = [chr(length) for length in range(128)]
 
 
@@ -70,9 +72,15 @@ def _integers(code: str) -> Callable[[Iterable[int]], bytes]:
     return encode
 
 
-def _wide(size: int) -> Callable[[Iterable[int]], bytes]:
-    def encode(values: Iterable[int]) -> bytes:
-        return b"".join([value.to_bytes(size, "little", signed=True) for value in values])
+def _wide(size: int) -> Callable[[Sequence[int]], bytes]:
+    def encode(values: Sequence[int]) -> bytes:
+        try:
+            numbers = np.fromiter(values, "<i8", len(values))
+        except OverflowError:  # some need more than 64 bits
+            return b"".join([value.to_bytes(size, "little", signed=True) for value in values])
+        words = np.empty((len(numbers), size // 8), "<i8")
+        words[:, 0], words[:, 1:] = numbers, numbers[:, None] >> 63
+        return words.tobytes()
 
     return encode
 

@@ -149,14 +149,16 @@ class ClickHouseSink(BaseSink):
         if not self._columns or not self._columns[0]:
             return
         data: Sequence[Sequence[Any]] = self._columns
+        if self._table.replacing:
+            self._insert(self._table.insert_of(data))
+            return
         keys = self._table.keys(data)
-        if not self._table.replacing:
-            self._wait_for_strangers()
-            is_fresh = self._seen.fresh(keys)
-            if not all(is_fresh):
-                DUPLICATES.labels(self._table.name).inc(is_fresh.count(False))
-                keys = list(compress(keys, is_fresh))
-                data = [list(compress(column, is_fresh)) for column in data]
+        self._wait_for_strangers()
+        is_fresh = self._seen.fresh(keys)
+        if not all(is_fresh):
+            DUPLICATES.labels(self._table.name).inc(is_fresh.count(False))
+            keys = list(compress(keys, is_fresh))
+            data = [list(compress(column, is_fresh)) for column in data]
         if keys:
             self._insert(self._table.insert_of(data, keys))
 
@@ -165,9 +167,9 @@ class ClickHouseSink(BaseSink):
         self._table.insert(insert)
         self._unanswered = None
         self._seen.add(insert.keys)
-        INSERTED.labels(self._table.name).inc(len(insert.keys))
+        INSERTED.labels(self._table.name).inc(insert.rows)
         BATCHES.labels(self._table.name).inc()
-        LAST_EVENT.labels(self._table.name).set(max(time_ms for _, time_ms in insert.keys))
+        LAST_EVENT.labels(self._table.name).set(insert.newest_ms)
 
     def _wait_for_strangers(self) -> None:
         """Only those that run at the first look: other owners' partitions have inserts of their own all the time."""

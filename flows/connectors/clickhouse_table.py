@@ -48,10 +48,12 @@ class Server:
 
 @dataclass(frozen=True)
 class Insert:
-    """Rows as a Native block, with their keys. The same rows always have the same token."""
+    """Rows as a Native block. The same rows always have the same token."""
 
     block: bytes
-    keys: Sequence[Key]
+    rows: int
+    newest_ms: int  # the greatest time in their keys
+    keys: Sequence[Key]  # where they are to be recognised
 
     @property
     def token(self) -> str:
@@ -89,9 +91,10 @@ class ClickHouseTable:
         """The keys of rows that are given by columns."""
         return list(zip(*(data[at] for at in self._key_at), strict=True))
 
-    def insert_of(self, data: Sequence[Sequence[Any]], keys: Sequence[Key]) -> Insert:
+    def insert_of(self, data: Sequence[Sequence[Any]], keys: Sequence[Key] = ()) -> Insert:
         """The insert of rows, at least one, that are given by columns."""
-        return Insert(native_block(self._columns, data), keys)
+        times = data[self._key_at[1]]
+        return Insert(native_block(self._columns, data), len(times), max(times), keys)
 
     def insert(self, insert: Insert) -> None:
         """Store the rows once, however often this is called with them."""

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from flows.connectors.clickhouse_native import Column
 from flows.domain.errors import InvalidRecord
@@ -118,10 +119,10 @@ def _decimals(kind: str, scale: int) -> Check:
     """Decimals in plain notation to units of 10⁻ˢ; all with exactly `scale` decimals is the usual and fast case."""
     whole = _DIGITS[kind] - scale
     ending, too_long = b"." + b"0" * scale + b"\n", b"0" * (whole + 1) + b"."
+    beyond_64_bits = b"0" * (19 - scale) + b"."  # perhaps
 
-    def usual(text: bytes, count: int) -> bool:
+    def usual(shape: bytes, count: int) -> bool:
         """Whether each of the lines is a minus or nothing, 1 to `whole` digits, a point and `scale` digits."""
-        shape = text.translate(_ANY_DIGIT)
         return (
             shape.count(ending) == shape.count(b".") == shape.count(b"\n") - 1 == count
             and shape.count(b"-") == shape.count(b"\n-")
@@ -142,8 +143,12 @@ def _decimals(kind: str, scale: int) -> Check:
 
     def check(values: list[str]) -> list[int]:
         joined = "\n".join(values)
-        if joined.isascii() and usual(f"\n{joined}\n".encode(), len(values)):
-            return list(map(int, joined.replace(".", "").split("\n")))
+        if joined.isascii() and usual(shape := f"\n{joined}\n".encode().translate(_ANY_DIGIT), len(values)):
+            units = joined.replace(".", "")
+            if beyond_64_bits in shape:
+                return list(map(int, units.split("\n")))
+            numbers: list[int] = np.fromstring(units, np.int64, sep="\n").tolist()
+            return numbers
         return list(map(one, values))
 
     return check

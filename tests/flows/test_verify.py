@@ -101,7 +101,7 @@ class Checker:
         lane = SECOND_STATS
         table = ClickHouseTable(self.server, self.database, lane.table, lane.columns, lane.key, replacing=True)
         data = [[getattr(stat, name) for stat in stats] for name in SecondStat._fields]
-        table.insert(table.insert_of(data, table.keys(data)))
+        table.insert(table.insert_of(data))
 
     def report(self, *symbols: str) -> Report:
         with (

@@ -53,7 +53,7 @@ def store(clickhouse: str, database: str, stats: list[SecondStat]) -> None:
     server = Server(*split_address(clickhouse, 8123), "default", "postgres")
     table = ClickHouseTable(server, database, lane.table, lane.columns, lane.key, replacing=True)
     data = [[getattr(one, name) for one in stats] for name in SecondStat._fields]
-    table.insert(table.insert_of(data, table.keys(data)))
+    table.insert(table.insert_of(data))
 
 
 def stat(symbol: str, second: int, close: str, revision: int = 0) -> SecondStat:

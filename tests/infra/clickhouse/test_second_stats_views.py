@@ -43,7 +43,7 @@ def table(server: Server, client: Client) -> ClickHouseTable:
 
 def store(table: ClickHouseTable, stats: list[SecondStat]) -> None:
     data = [[getattr(stat, name) for stat in stats] for name in FIELDS]
-    table.insert(table.insert_of(data, table.keys(data)))
+    table.insert(table.insert_of(data))
 
 
 def view(client: Client, table: ClickHouseTable, text: str) -> list[Any]:
