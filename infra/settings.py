@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     ws_replays: int = Field(default=20, ge=0)
     replay_settle: Duration = 12.0  # how old a recorded second must be to be replayed: BATCH_TIMEOUT and a bit
 
-    # TLS to these neighbours, by PEM files (infra/tls.py). A gRPC server takes GRPC_TLS_CERT and _KEY too.
+    # TLS to these neighbours, by PEM files (infra/tls.py); for gRPC servers and clients see `grpc_tls`.
     grpc_tls_ca: Path | None = None
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -202,12 +202,22 @@ class Settings(BaseSettings):
             for name, file in zip(names, (ca, cert, key), strict=True):
                 if file and not file.is_file():
                     raise ValueError(f"{name}: there is no file {file}")
+            Tls(ca, cert, key).check(part.upper())
         return self
 
     def tls(self, part: str) -> Tls | None:
         """The files for one of TLS_PARTS, or None for a connection without TLS."""
         found = Tls(*(getattr(self, f"{part}_tls_{what}") for what in ("ca", "cert", "key")))
         return None if found == Tls() else found
+
+    def grpc_tls(self, *, server: bool) -> Tls | None:
+        """For a gRPC server or client of ours. Raises ValueError where only the files of the other one are given."""
+        found = self.tls("grpc")
+        if found and server and not found.cert:
+            raise ValueError("GRPC_TLS_CA: a gRPC server needs GRPC_TLS_CERT and GRPC_TLS_KEY too")
+        if found and not server and not found.ca:
+            raise ValueError("GRPC_TLS_CERT: a client of a gRPC server needs GRPC_TLS_CA too")
+        return found
 
     @property
     def bootstrap_servers(self) -> str:
