@@ -7,10 +7,11 @@ Names are those of the original Go suite (contract section 8). Any secret can co
 import os
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.tls import Tls
@@ -71,6 +72,17 @@ def _words(value: Any) -> Any:
     return value
 
 
+def _proxies(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words == ("*",):
+        return words
+    for word in words:
+        try:
+            ip_network(word)
+        except ValueError as error:
+            raise ValueError(f"{word!r} is neither an address nor a network: {error}") from error
+    return words
+
+
 def _local(port: int) -> Callable[[dict[str, Any]], str]:
     """The usual address of a neighbour on this machine, with PORT_OFFSET added."""
     return lambda settings: f"127.0.0.1:{port + settings['port_offset']}"
@@ -80,6 +92,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+Proxies = Annotated[Words, AfterValidator(_proxies)]
 
 
 class Settings(BaseSettings):
@@ -142,7 +156,7 @@ class Settings(BaseSettings):
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
-    trusted_proxies: Words = ()  # addresses or networks whose X-Forwarded-For is believed
+    trusted_proxies: Proxies = ()  # addresses or networks whose X-Forwarded-For is believed
     http_workers: int = Field(default=1, ge=1, le=64)
     ws_ping_interval: Duration = 20.0  # a client that has not answered a ping within the same time is dropped
     ws_connections_per_user: int = Field(default=100, ge=0)  # 0: no limit
