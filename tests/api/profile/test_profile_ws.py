@@ -318,6 +318,16 @@ async def test_origins(bff: Bff, new_user: NewUser, origin: str, allowed: bool) 
         assert (await refused(bff, additional_headers=headers)).response.status_code == 403
 
 
+async def test_an_asterisk_allows_every_origin_as_for_http(start_bff: Any, new_user: NewUser) -> None:
+    with start_bff(ALLOWED_ORIGINS="*") as bff:
+        user = await new_user(bff)
+        for origin in ("https://any.example", "null"):
+            answer = await user.client.get("/api/v1/profile", headers={**user.bearer, "Origin": origin})
+            assert answer.headers["access-control-allow-origin"] in ("*", origin)
+            async with connect(bff.ws_url, additional_headers={**user.bearer, "Origin": origin}) as socket:
+                await push(socket)
+
+
 async def test_an_expiring_token_ends_the_connection(bff: Bff, new_user: NewUser) -> None:
     user = await new_user(btcusdt="1")
     user.token = AccessTokens("a secret of the tests, 32 bytes or more", 2).issue(user.id, user.name)[0]
