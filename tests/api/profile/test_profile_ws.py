@@ -32,7 +32,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.tokens import AccessTokens
-from infra.local.part import Part, free_port, spawn, stop, wait_ready
+from infra.local.part import free_port, running
 from infra.local.valkey import valkey as valkey_part
 
 
@@ -66,18 +66,6 @@ def narrow_socket(bff: Bff) -> Iterator[sockets.socket]:
         narrow.connect((host, int(port)))
         narrow.setblocking(False)
         yield narrow
-
-
-@contextmanager
-def running(part: Part, log: Path) -> Iterator[None]:
-    """A store that the test ends by itself."""
-    part.prepare()
-    process = spawn(part, log)
-    try:
-        wait_ready(part, process)
-        yield
-    finally:
-        stop(part, process)
 
 
 @pytest.fixture(autouse=True)
