@@ -103,10 +103,14 @@ def published(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
     return (part, output.published) if output.published else None
 
 
-def last_values(item: tuple[str, list[Record]]) -> tuple[str, list[LastValue]]:
-    """SecondStat records as what Redis gets."""
-    part, records = item
-    return part, [LastValue(*_places(record.key), record.value) for record in records]  # type: ignore[arg-type]
+def last_values(item: tuple[str, Output]) -> tuple[str, list[LastValue]]:
+    """The SecondStats as what Redis gets.
+
+    Nothing is passed on too: a partition in which nothing is traded still has heartbeats, and at each the sink sees to
+    what it has sent before and Redis has not answered.
+    """
+    part, output = item
+    return part, [LastValue(*_places(record.key), record.value) for record in output.published]  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -149,7 +153,7 @@ def build_flow(
     )
     records = op.filter_map("published", outputs, published)
     op.output("kafka", records, stats_sink)
-    op.output("redis", op.map("last_values", records, last_values), last_sink)
+    op.output("redis", op.map("last_values", outputs, last_values), last_sink)
     op.output("dlq", op.filter_map("rejected", outputs, rejected), rejects_sink)
     return flow
 

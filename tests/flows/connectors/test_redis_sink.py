@@ -1,12 +1,16 @@
 """What the sink leaves on a real Redis-protocol server."""
 
 import json
+import os
+import signal
 import uuid
 
 import pytest
 from redis import Redis
 
 from flows.connectors.redis_sink import LastValue, RedisSinkPart
+from infra.local.part import free_port, running
+from infra.local.valkey import valkey as valkey_part
 
 
 @pytest.fixture
@@ -62,3 +66,21 @@ def test_an_evicted_value_and_a_flushed_script_come_back(redis, part):
     part.write_batch([[LastValue(key, None, stat(3, 0))]])
     part.snapshot()
     assert redis.get(key) == stat(3, 0)
+
+
+def test_what_a_killed_server_has_not_done_is_sent_again_with_nothing_new(store_data):
+    server = valkey_part(store_data / "valkey-of-sink", free_port())
+    log = store_data / "valkey-of-sink.log"
+    host, port = server.address.split(":")
+    part = RedisSinkPart(host, int(port), ("timestamp", "revision"))
+    with running(server, log) as pid:
+        part.write_batch([[LastValue("last", None, stat(1, 0))]])
+        part.snapshot()
+        os.kill(pid, signal.SIGSTOP)
+        part.write_batch([[LastValue("last", None, stat(2, 0))]])  # sent, and never read
+        os.kill(pid, signal.SIGKILL)
+    with running(server, log), Redis(port=int(port)) as redis:
+        assert redis.get("last") is None
+        part.write_batch([[]])
+        assert redis.get("last") == stat(2, 0)
+        part.close()
