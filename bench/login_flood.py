@@ -16,8 +16,7 @@ from pathlib import Path
 import grpc
 
 from bench.harness import Figure
-from bench.parts import running
-from infra.local.part import LOOPBACK, Part, free_port
+from infra.local.part import LOOPBACK, Part, free_port, running
 from infra.local.postgres import Database, postgres
 from protos import auth_pb2, auth_pb2_grpc
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.local.kafka import kafka
-from infra.local.part import LOOPBACK, Part, free_port, spawn, stop, wait_ready
+from infra.local.part import LOOPBACK, free_port, running
 
 
 def cores() -> tuple[int, int]:
@@ -25,18 +25,6 @@ def pin(pid: int, core: int) -> None:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(int(thread.name), {core})
-
-
-@contextlib.contextmanager
-def running(part: Part, log: Path) -> Iterator[int]:
-    """The part, ready; gives its pid."""
-    part.prepare()
-    process = spawn(part, log)
-    try:
-        wait_ready(part, process)
-        yield process.pid
-    finally:
-        stop(part, process)
 
 
 @contextlib.contextmanager

@@ -96,10 +96,14 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
         HOLES.labels(partition).set(self._stats.holes)
 
 
-def published(item: tuple[str, Output]) -> tuple[str, RecordColumns] | None:
-    """The SecondStats among the outputs."""
+def published(item: tuple[str, Output]) -> tuple[str, RecordColumns]:
+    """The SecondStats among the outputs.
+
+    None are passed on too: a partition in which nothing is traded still has heartbeats, and at each the Redis sink sees
+    to what it has sent before and Redis has not answered.
+    """
     part, output = item
-    return (part, output.published) if output.published else None
+    return part, output.published
 
 
 def rejected(item: tuple[str, Output]) -> tuple[str, list[Record]] | None:
@@ -133,7 +137,7 @@ def build_flow(
     outputs = op.stateful_batch(
         "second_stats", chunks, lambda state: SecondStatsStep(allowed_lateness_ms, revision_horizon_ms, state)
     )
-    records = op.filter_map("published", outputs, published)
+    records = op.map("published", outputs, published)
     op.output("kafka", records, stats_sink)
     op.output("redis", records, last_sink)
     op.output("dlq", op.filter_map("rejected", outputs, rejected), rejects_sink)

@@ -7,10 +7,11 @@ Names are those of the original Go suite (contract section 8). Any secret can co
 import os
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.tls import Tls
@@ -71,6 +72,17 @@ def _words(value: Any) -> Any:
     return value
 
 
+def _proxies(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words == ("*",):
+        return words
+    for word in words:
+        try:
+            ip_network(word)
+        except ValueError as error:
+            raise ValueError(f"{word!r} is neither an address nor a network: {error}") from error
+    return words
+
+
 def _local(port: int) -> Callable[[dict[str, Any]], str]:
     """The usual address of a neighbour on this machine, with PORT_OFFSET added."""
     return lambda settings: f"127.0.0.1:{port + settings['port_offset']}"
@@ -80,6 +92,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+Proxies = Annotated[Words, AfterValidator(_proxies)]
 
 
 class Settings(BaseSettings):
@@ -142,7 +156,7 @@ class Settings(BaseSettings):
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
     allowed_origins: Words = ()
-    trusted_proxies: Words = ()  # addresses or networks whose X-Forwarded-For is believed
+    trusted_proxies: Proxies = ()  # addresses or networks whose X-Forwarded-For is believed
     http_workers: int = Field(default=1, ge=1, le=64)
     ws_ping_interval: Duration = 20.0  # a client that has not answered a ping within the same time is dropped
     ws_connections_per_user: int = Field(default=100, ge=0)  # 0: no limit
@@ -152,7 +166,7 @@ class Settings(BaseSettings):
     ws_replays: int = Field(default=20, ge=0)
     replay_settle: Duration = 12.0  # how old a recorded second must be to be replayed: BATCH_TIMEOUT and a bit
 
-    # TLS to these neighbours, by PEM files (infra/tls.py). A gRPC server takes GRPC_TLS_CERT and _KEY too.
+    # TLS to these neighbours, by PEM files (infra/tls.py); for gRPC servers and clients see `grpc_tls`.
     grpc_tls_ca: Path | None = None
     grpc_tls_cert: Path | None = None
     grpc_tls_key: Path | None = None
@@ -202,12 +216,22 @@ class Settings(BaseSettings):
             for name, file in zip(names, (ca, cert, key), strict=True):
                 if file and not file.is_file():
                     raise ValueError(f"{name}: there is no file {file}")
+            Tls(ca, cert, key).check(part.upper())
         return self
 
     def tls(self, part: str) -> Tls | None:
         """The files for one of TLS_PARTS, or None for a connection without TLS."""
         found = Tls(*(getattr(self, f"{part}_tls_{what}") for what in ("ca", "cert", "key")))
         return None if found == Tls() else found
+
+    def grpc_tls(self, *, server: bool) -> Tls | None:
+        """For a gRPC server or client of ours. Raises ValueError where only the files of the other one are given."""
+        found = self.tls("grpc")
+        if found and server and not found.cert:
+            raise ValueError("GRPC_TLS_CA: a gRPC server needs GRPC_TLS_CERT and GRPC_TLS_KEY too")
+        if found and not server and not found.ca:
+            raise ValueError("GRPC_TLS_CERT: a client of a gRPC server needs GRPC_TLS_CA too")
+        return found
 
     @property
     def bootstrap_servers(self) -> str:

@@ -19,6 +19,19 @@ class Tls:
     cert: Path | None = None
     key: Path | None = None
 
+    def check(self, part: str) -> None:
+        """Raises ValueError, naming the variable, where the files are not what they should be; `part` as `GRPC`."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        name = f"{part}_TLS_CA"
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+            if self.cert and self.key:
+                name = f"{part}_TLS_CERT, {part}_TLS_KEY"
+                context.load_cert_chain(self.cert, self.key, password="")  # never ask at the terminal
+        except (OSError, ValueError) as error:  # ValueError: the key is encrypted
+            raise ValueError(f"{name}: can't be used: {error}") from error
+
     def server_context(self) -> ssl.SSLContext:
         """For a server of HTTP/2. Raises OSError for files that can't be used."""
         assert self.cert

@@ -1,6 +1,5 @@
 """Real stores for the tests: each starts when a session's first test asks for it, and ends with it."""
 
-import contextlib
 import secrets
 import shutil
 import signal
@@ -14,28 +13,13 @@ import pytest
 
 from infra.local.clickhouse import clickhouse as clickhouse_part
 from infra.local.kafka import kafka as kafka_part
-from infra.local.part import LOOPBACK, Part, PartFailed, free_port, spawn, stop, wait_ready
+from infra.local.part import LOOPBACK, free_port, running
 from infra.local.postgres import SUPERUSER, Database
 from infra.local.postgres import postgres as postgres_part
 from infra.local.valkey import valkey as valkey_part
 
 # A shell's background job ignores SIGINT, and would hand that down to the processes that tests end by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextlib.contextmanager
-def running(part: Part, log: Path) -> Iterator[int]:
-    """The part, ready; gives its pid. A failure shows the end of its log."""
-    part.prepare()
-    process = spawn(part, log)
-    try:
-        wait_ready(part, process)
-        yield process.pid
-    except PartFailed as error:
-        tail = log.read_text(errors="replace")[-2000:]
-        raise PartFailed(f"{error}\n{tail}") from error
-    finally:
-        stop(part, process)
 
 
 @pytest.fixture(scope="session")

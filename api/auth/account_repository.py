@@ -1,15 +1,13 @@
 """What a user can see and end: sessions, the password, the account itself."""
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.database import Database
-from api.auth.repository import User, families, tokens, users
+from api.auth.repository import User, families, live, revoke, tokens, users
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,18 @@ class AccountRepository:
     async def sessions(self, user_id: uuid.UUID, now: datetime) -> list[SessionRow]:
         """The user's live sessions, the newest first."""
         columns = (families.c.id, families.c.created_at, families.c.last_used_at, families.c.expires_at)
-        query = sa.select(*columns, families.c.address, families.c.user_agent).where(_live(user_id, now))
+        query = sa.select(*columns, families.c.address, families.c.user_agent).where(live(user_id, now))
         async with self._database.transaction() as connection:
             rows = await connection.execute(query.order_by(families.c.created_at.desc(), families.c.id))
             return [SessionRow(*row) for row in rows]
 
     async def revoke(self, user_id: uuid.UUID, session_id: uuid.UUID | None, now: datetime) -> int:
         """End one live session of the user, or all of them; gives their number."""
-        chosen = _live(user_id, now)
+        chosen = live(user_id, now)
         if session_id is not None:
             chosen &= families.c.id == session_id
         async with self._database.transaction() as connection:
-            return await _revoke(connection, chosen, now)
+            return await revoke(connection, chosen, now)
 
     async def change_password(self, user: User, new_hash: str, kept: uuid.UUID | None, now: datetime) -> bool:
         """Set the hash and end all sessions but `kept`; False when it is not `user`'s password any more."""
@@ -59,27 +57,16 @@ class AccountRepository:
         async with self._database.transaction() as connection:
             if (await connection.execute(users.update().where(same).values(password_hash=new_hash))).rowcount == 0:
                 return False
-            others = _live(user.id, now)
-            await _revoke(connection, others if kept is None else others & (families.c.id != kept), now)
+            others = live(user.id, now)
+            await revoke(connection, others if kept is None else others & (families.c.id != kept), now)
         return True
 
     async def delete(self, user_id: uuid.UUID) -> bool:
         """Forget the user: name, password, sessions and places. False when there is none."""
         sessions = sa.select(families.c.id).where(families.c.user_id == user_id)
         async with self._database.transaction() as connection:
-            # Sessions in their own order first: a refresh locks its session, then looks at the user.
+            await connection.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
             await connection.execute(sessions.order_by(families.c.id).with_for_update())
             await connection.execute(tokens.delete().where(tokens.c.family_id.in_(sessions)))
             await connection.execute(families.delete().where(families.c.user_id == user_id))
             return (await connection.execute(users.delete().where(users.c.id == user_id))).rowcount > 0
-
-
-def _live(user_id: uuid.UUID, now: datetime) -> sa.ColumnElement[bool]:
-    return (families.c.user_id == user_id) & families.c.revoked_at.is_(None) & (families.c.expires_at > now)
-
-
-async def _revoke(connection: AsyncConnection, chosen: sa.ColumnElement[bool], now: datetime) -> int:
-    locked = sa.select(families.c.id).where(chosen).order_by(families.c.id).with_for_update()
-    ids: Sequence[uuid.UUID] = (await connection.execute(locked)).scalars().all()
-    await connection.execute(families.update().where(families.c.id.in_(ids)).values(revoked_at=now))
-    return len(ids)

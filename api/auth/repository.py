@@ -1,6 +1,7 @@
 """Users and refresh tokens in PostgreSQL (schema: infra/migrations/auth)."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth.database import Database
 from api.auth.errors import NameTaken, Overloaded
 from api.auth.rotation import StoredToken, Verdict, judge
+
+MAX_SESSIONS = 100  # live ones of an account
 
 metadata = sa.MetaData()
 _time = sa.DateTime(timezone=True)
@@ -97,16 +100,21 @@ class AuthRepository:
     ) -> uuid.UUID | None:
         """Start a family of refresh tokens with the hash of its first one; gives its id, which is the session's.
 
+        Ends the sessions of the account that were not used for the longest time, where it has more than MAX_SESSIONS.
         None when the password has been changed, or the account deleted, since `user` was read.
         """
         family_id = uuid.uuid4()
         same = sa.select(users.c.id).where(users.c.id == user.id, users.c.password_hash == user.password_hash)
         row = {"id": family_id, "user_id": user.id, "created_at": now, "last_used_at": now, "expires_at": expires_at}
         async with self._database.transaction() as connection:
-            if (await connection.execute(same.with_for_update(read=True))).one_or_none() is None:
+            # Logins of one account take turns, or each would miss the others' sessions.
+            if (await connection.execute(same.with_for_update(key_share=True))).one_or_none() is None:
                 return None
             await connection.execute(families.insert().values(**row, address=address, user_agent=user_agent))
             await connection.execute(tokens.insert().values(hash=token, family_id=family_id, expires_at=expires_at))
+            used = sa.select(families.c.id).where(live(user.id, now), families.c.id != family_id)
+            used = used.order_by(families.c.last_used_at.desc(), families.c.id)
+            await revoke(connection, families.c.id.in_(used.offset(MAX_SESSIONS - 1)), now)
         return family_id
 
     async def rotate(self, token: bytes, successor: bytes, now: datetime, expires_at: datetime) -> Rotated | None:
@@ -143,6 +151,19 @@ class AuthRepository:
         async with self._database.transaction() as connection:
             await connection.execute(tokens.delete().where(tokens.c.expires_at < now))
             return (await connection.execute(families.delete().where(families.c.expires_at < now))).rowcount
+
+
+def live(user_id: uuid.UUID, now: datetime) -> sa.ColumnElement[bool]:
+    """Is it a session of the user that could still be refreshed?"""
+    return (families.c.user_id == user_id) & families.c.revoked_at.is_(None) & (families.c.expires_at > now)
+
+
+async def revoke(connection: AsyncConnection, chosen: sa.ColumnElement[bool], now: datetime) -> int:
+    """End sessions; gives their number. Who locks their user does that first."""
+    locked = sa.select(families.c.id).where(chosen).order_by(families.c.id).with_for_update()
+    ids: Sequence[uuid.UUID] = (await connection.execute(locked)).scalars().all()
+    await connection.execute(families.update().where(families.c.id.in_(ids)).values(revoked_at=now))
+    return len(ids)
 
 
 async def _lock_family(connection: AsyncConnection, token: bytes) -> sa.Row[*tuple[Any, ...]] | None:

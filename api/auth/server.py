@@ -82,7 +82,7 @@ class AuthServer:
         self._tasks = [asyncio.create_task(self._watch_database()), asyncio.create_task(self._forget_expired())]
 
     def _listen(self, address: str) -> int:
-        if self._tls and self._tls.cert:
+        if self._tls:
             return self._server.add_secure_port(address, grpc_server_credentials(self._tls))
         return self._server.add_insecure_port(address)
 
@@ -146,7 +146,7 @@ async def run(settings: Settings) -> None:
     service = AuthService(AuthRepository(database), throttle, hasher, access, refresh, settings.jwt_refresh_ttl)
     accounts = AccountService(AccountRepository(database), throttle, hasher, access)
     port = 50051 + settings.port_offset if settings.grpc_port is None else settings.grpc_port
-    server = AuthServer(service, accounts, database, settings.host, port, settings.tls("grpc"))
+    server = AuthServer(service, accounts, database, settings.host, port, settings.grpc_tls(server=True))
     health_server = serve_health(settings.host, settings.health_port, lambda: server.unavailable)
     try:
         await server.start()

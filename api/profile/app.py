@@ -62,7 +62,7 @@ class Bff:
         )
         self.database = Database(database_url(settings), "profile")
         repository = ProfileRepository(self.database)
-        self.auth = AuthClient(_address(settings.auth_service_addr, 50051), settings.tls("grpc"))
+        self.auth = AuthClient(_address(settings.auth_service_addr, 50051), settings.grpc_tls(server=False))
         accounts = AccountClient(self.auth)
         self.deletions = Deletions(self.database, accounts)
         self.aggregator = AggregatorClient(f"http://{_address(settings.aggregator_addr, 8088)}")

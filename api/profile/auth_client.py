@@ -84,7 +84,7 @@ class AuthClient:
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # A channel belongs to the event loop that runs when it is made.
-        if self._tls and self._tls.ca:
+        if self._tls:
             return grpc.aio.secure_channel(self._address, grpc_channel_credentials(self._tls), options=_OPTIONS)
         return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
 

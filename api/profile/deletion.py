@@ -22,6 +22,7 @@ from api.profile.tables import coins, metadata, outbox, profiles
 
 GONE = "the account has been deleted"
 LOOK_EVERY_S = 5.0
+TRIED_AT_ONCE = 100
 # Longer than an access token lives.
 REMEMBERED_FOR = timedelta(days=30)
 
@@ -33,6 +34,7 @@ deletions = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
 )
 _now = sa.func.clock_timestamp()
+_FIRST = uuid.UUID(int=0)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Deletions:
         self._database = database
         self._accounts = accounts
         self._refused: set[uuid.UUID] = set()
+        self._tried = _FIRST  # up to this id, in this round
 
     async def begin(self, user_id: uuid.UUID, ticket: str) -> None:
         """Delete what we hold of the user, and keep the ticket. Raises DatabaseAway, and then nothing has changed."""
@@ -101,9 +104,13 @@ class Deletions:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _begun(self) -> list[tuple[uuid.UUID, str]]:
-        query = sa.select(deletions.c.user_id, deletions.c.ticket).where(deletions.c.ticket.is_not(None))
+        """Some that wait, and the next ones next time, so that those which stay refused are in nobody's way."""
+        waiting = deletions.c.ticket.is_not(None) & (deletions.c.user_id > self._tried)
+        query = sa.select(deletions.c.user_id, deletions.c.ticket).where(waiting).order_by(deletions.c.user_id)
         async with self._database.transaction() as connection:
-            return [(row.user_id, row.ticket) for row in await connection.execute(query.limit(100))]
+            found = [(row.user_id, row.ticket) for row in await connection.execute(query.limit(TRIED_AT_ONCE))]
+        self._tried = found[-1][0] if len(found) == TRIED_AT_ONCE else _FIRST
+        return found
 
     async def _forget_old(self) -> None:
         over = deletions.c.ticket.is_(None) & (deletions.c.created_at < _now - REMEMBERED_FOR)

@@ -65,7 +65,7 @@ class SocketServer:
             Reflection(SERVICE_NAME, HEALTH),
         ]
         self._servers: list[GrpcServer] = []
-        self._ssl = tls.server_context() if tls and tls.cert else None
+        self._ssl = tls.server_context() if tls else None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str, port: int) -> None:
@@ -130,7 +130,7 @@ async def run(settings: Settings) -> None:
     leases = Leases(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     topics = raw_aggtrade(settings.raw_retention_bytes), RAW_MINITICKER
     symbols = SymbolDirectory(rest_url(settings))
-    server = SocketServer(settings.bootstrap_servers, topics, symbols, leases, settings.tls("grpc"))
+    server = SocketServer(settings.bootstrap_servers, topics, symbols, leases, settings.grpc_tls(server=True))
     health_server = serve_health(settings.host, settings.health_port, lambda: server.unavailable)
     try:
         await server.start(*settings.listen_socket(DEFAULT_PORT))

@@ -19,11 +19,11 @@ from typing import Any
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Message
 from prometheus_client import Counter, Gauge
-from quixstreams.sinks import BaseSink, SinkBackpressureError
 
 from flows.connectors.clickhouse_table import ClickHouseTable, Insert
 from flows.connectors.dead_letters import DeadLetter, DeadLetters
 from flows.connectors.json_columns import Decoded
+from flows.connectors.quix import BaseSink, SinkBackpressureError
 from flows.connectors.seen import Seen
 from flows.domain.errors import DeliveryFailed
 

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, TopicPartition
-from quixstreams import Application
-from quixstreams.checkpointing.exceptions import CheckpointConsumerCommitError
-from quixstreams.context import set_message_context
-from quixstreams.kafka.configuration import ConnectionConfig
-from quixstreams.kafka.exceptions import KafkaConsumerException
-from quixstreams.models import MessageContext
-from quixstreams.processing import ProcessingContext
 
 from flows import drain
 from flows.connectors.clickhouse_sink import ClickHouseSink
+from flows.connectors.quix import (
+    Application,
+    CheckpointConsumerCommitError,
+    ConnectionConfig,
+    KafkaConsumerException,
+    MessageContext,
+    ProcessingContext,
+    set_message_context,
+)
 from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ Everything that runs locally is a `Part`: a foreground child process that is con
 and environment, answers a readiness probe, and goes away on one signal.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,21 @@ def stop(part: Part, process: subprocess.Popen[bytes], grace_s: float = 8.0) -> 
         except subprocess.TimeoutExpired:
             kill_session(process.pid)
             process.wait()
+
+
+@contextlib.contextmanager
+def running(part: Part, log: Path) -> Iterator[int]:
+    """The part alone, ready; gives its pid. A failure shows the end of its log."""
+    part.prepare()
+    process = spawn(part, log)
+    try:
+        wait_ready(part, process)
+        yield process.pid
+    except PartFailed as error:
+        tail = log.read_text(errors="replace")[-2000:]
+        raise PartFailed(f"{error}\n{tail}") from error
+    finally:
+        stop(part, process)
 
 
 def kill_session(pid: int) -> None:

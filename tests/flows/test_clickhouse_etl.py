@@ -1,6 +1,8 @@
 """The row of a record, alone and among others: pure."""
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -176,3 +178,8 @@ def test_second_stats_as_they_are_published(amounts: list[tuple[int, ...]]) -> N
     decoded = STATS_DECODER.decode([stat.to_json() for stat in stats])
     assert decoded.rejected == []
     assert [SecondStat(*row) for row in zip(*decoded.columns, strict=True)] == stats
+
+
+def test_its_start_warns_of_nothing() -> None:
+    command = [sys.executable, "-c", "import flows.clickhouse_etl"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stderr == ""

@@ -7,11 +7,14 @@ import time
 import uuid
 
 import pytest
+from bytewax.testing import TestingSink, TestingSource, run_main
 from domain.naive import NaiveStats
 from flow_process import TopicReader, create_topic, make_recovery, poll_until, produce, running_flow
 from redis import Redis
 
 from flows.channels import SECONDSTAT, create_topics
+from flows.connectors.kafka_source import Chunk
+from flows.second_stats import build_flow
 
 DAY_MS = 86_400_000
 # Over the last midnight. Not long ago: topics that keep 7 days lose older records within a minute, under the reader.
@@ -176,3 +179,12 @@ def test_no_record_can_stop_the_flow(run):
         dlq.close()
         assert process.poll() is None, run.log.read_text()[-2000:]
     assert [m.value() or b"" for m in dlq.messages] == [value or b"" for value, _ in nasty]
+
+
+def test_redis_hears_of_a_chunk_that_closes_nothing():
+    """Its sink then sees to what is unanswered."""
+    quiet = Chunk("raw", 0, [0], [b"heartbeat"], [json.dumps({"e": "heartbeat", "E": BASE}).encode()], [BASE])
+    kafka, redis, dlq = [], [], []
+    run_main(build_flow(TestingSource([("0", quiet)]), *map(TestingSink, (kafka, redis, dlq))))
+    assert [(part, [*records]) for part, records in redis] == [("0", [])]
+    assert dlq == []

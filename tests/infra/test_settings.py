@@ -95,3 +95,18 @@ def test_a_port_offset_that_leaves_no_port_is_refused() -> None:
     assert Settings(port_offset=15_483).port_offset == 15_483
     with pytest.raises(ValidationError, match="port_offset"):
         Settings(port_offset=21_000)
+
+
+@pytest.mark.parametrize("text", ["", "*", "127.0.0.1", "10.0.0.0/8, ::1,fd00::/8"])
+def test_trusted_proxies(text, monkeypatch):
+    monkeypatch.setenv("TRUSTED_PROXIES", text)
+    assert Settings().trusted_proxies == tuple(text.replace(" ", "").split(",") if text else ())
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "10.0.0.1/8", "10.0.0", "proxy.example", "10.0.0.0\\8", "*"])
+def test_a_trusted_proxy_that_is_none_is_named(wrong, monkeypatch):
+    monkeypatch.setenv("TRUSTED_PROXIES", f"127.0.0.1,{wrong}")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "trusted_proxies" in str(caught.value)
+    assert repr(wrong) in str(caught.value)

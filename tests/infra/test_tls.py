@@ -1,6 +1,8 @@
 """TLS by settings, with certificates made here: every client of ours speaks it, and refuses a stranger."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import text
@@ -19,6 +22,7 @@ from tls_parts import Certificates, make_certificates, tls_before
 import api.dashboard.clickhouse
 from api.auth.server import database_url as auth_url
 from api.database import Database, DatabaseAway
+from api.profile.app import create_app
 from api.profile.app import database_url as profile_url
 from api.profile.auth_client import AuthClient, Visitor
 from api.profile.errors import NotAuthenticated, NotAvailable
@@ -72,6 +76,46 @@ def test_a_store_needs_the_authority(part: str, ours: Certificates, monkeypatch:
         monkeypatch.setenv(f"{part.upper()}_TLS_{name}", str(ours.key))
     with pytest.raises(ValidationError, match="_TLS_CA"):
         Settings()
+
+
+@pytest.mark.parametrize("service", ["api.auth.server", "api.socket.server"])
+def test_half_of_the_files_is_not_plain(service: str, ours: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with an authority alone does not start, nor does a client with a certificate alone."""
+    monkeypatch.setenv("GRPC_TLS_CA", str(ours.ca))
+    monkeypatch.setenv("JWT_SECRET", "x" * 32)
+    ended = subprocess.run([sys.executable, "-m", service], check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "GRPC_TLS_CA: a gRPC server needs GRPC_TLS_CERT and GRPC_TLS_KEY too" in ended.stderr
+    settings = Settings(grpc_tls_ca=None, grpc_tls_cert=ours.cert, grpc_tls_key=ours.key)
+    with pytest.raises(ValueError, match="needs GRPC_TLS_CA too"):
+        create_app(settings)
+
+
+def test_files_that_cannot_be_used_are_named(
+    ours: Certificates, strangers: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.pem").write_text("not PEM")
+    for name, value in ours.environment("REDIS").items():
+        monkeypatch.setenv(name, value)
+    pair = "REDIS_TLS_CERT, REDIS_TLS_KEY: can't be used"
+    for name, file, match in (
+        ("CA", tmp_path / "text.pem", "REDIS_TLS_CA: can't be used"),
+        ("CERT", tmp_path / "text.pem", pair),
+        ("KEY", tmp_path / "text.pem", pair),
+        ("KEY", strangers.key, pair),
+        ("KEY", encrypted(ours.key, tmp_path / "encrypted.pem"), pair),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setenv(f"REDIS_TLS_{name}", str(file))
+            with pytest.raises(ValidationError, match=match):
+                Settings()
+
+
+def encrypted(key: Path, to: Path) -> Path:
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    how = serialization.BestAvailableEncryption(b"secret")
+    to.write_bytes(loaded.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how))
+    return to
 
 
 # gRPC

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -10,6 +11,8 @@ import pytest
 from auth_parts import PASSWORD, Auth
 from sqlalchemy import text
 
+from api.auth.account_repository import AccountRepository
+from api.auth.repository import MAX_SESSIONS, families
 from protos import auth_pb2
 
 Code = grpc.StatusCode
@@ -61,6 +64,33 @@ async def refused(call: Awaitable[Any], code: grpc.StatusCode) -> None:
 
 
 # Sessions
+
+
+async def test_an_account_has_a_hundred_sessions_at_the_most(auth: Auth) -> None:
+    """Also when many log in at the same time; whoever is deleted meanwhile is deleted."""
+    user = await auth.repository.find_user(await registered(auth))
+    assert user
+
+    async def open_session() -> uuid.UUID | None:
+        auth.clock.forward(1)
+        at = auth.clock()
+        return await auth.repository.open_family(user, uuid.uuid4().bytes, at, at + timedelta(hours=1), "", "")
+
+    async def live() -> set[uuid.UUID]:
+        return {one.id for one in await AccountRepository(auth.database).sessions(user.id, auth.clock())}
+
+    first = [await open_session() for _ in range(MAX_SESSIONS)]
+    auth.clock.forward(1)
+    async with auth.database.transaction() as connection:  # the first of all is in use
+        await connection.execute(families.update().where(families.c.id == first[0]).values(last_used_at=auth.clock()))
+    assert len(await live()) == MAX_SESSIONS
+    more = await asyncio.gather(*(open_session() for _ in range(20)))
+    assert await live() == {*more, first[0], *first[21:]}
+    deleted, *_ = await asyncio.gather(
+        AccountRepository(auth.database).delete(user.id), *(open_session() for _ in range(20))
+    )
+    assert deleted
+    assert await live() == set()
 
 
 async def test_sessions_tell_where_and_when(auth: Auth) -> None:

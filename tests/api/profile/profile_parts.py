@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
@@ -108,6 +109,19 @@ def process(module: str, environment: dict[str, str]) -> Iterator[subprocess.Pop
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def workers_of(bff: Bff) -> list[psutil.Process]:
+    """Those that run; multiprocessing has a helper process besides."""
+    children = psutil.Process(bff.process.pid).children()
+    alive = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "spawn_main" in " ".join(one.cmdline())]
+
+
+def serves(worker: psutil.Process, sockets: list[ClientConnection]) -> bool:
+    """Is one of them connected to this process?"""
+    ports = {one.raddr.port for one in worker.net_connections("tcp") if one.raddr}
+    return any(socket.local_address[1] in ports for socket in sockets)
 
 
 def wait_ready(url: str, child: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from profile_parts import (
     PASSWORD,
@@ -21,6 +20,7 @@ from profile_parts import (
     push,
     unique,
     watching,
+    workers_of,
 )
 
 from infra.local.part import LOOPBACK, Part, free_port, spawn, stop
@@ -177,13 +177,6 @@ async def test_several_workers_behind_one_port(start_bff: Any, new_user: NewUser
         assert await asyncio.to_thread(many.process.wait, 10) == 0
         with pytest.raises(httpx.ConnectError):
             await user.client.get("/livez")
-
-
-def workers_of(bff: Bff) -> list[psutil.Process]:
-    """Those that run; multiprocessing has a helper process besides."""
-    children = psutil.Process(bff.process.pid).children()
-    alive = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
-    return [one for one in alive if "spawn_main" in " ".join(one.cmdline())]
 
 
 async def test_workers_end_when_their_parent_is_killed(start_bff: Any, new_user: NewUser) -> None:

@@ -32,7 +32,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.tokens import AccessTokens
-from infra.local.part import Part, free_port, spawn, stop, wait_ready
+from infra.local.part import free_port, running
 from infra.local.valkey import valkey as valkey_part
 
 
@@ -66,18 +66,6 @@ def narrow_socket(bff: Bff) -> Iterator[sockets.socket]:
         narrow.connect((host, int(port)))
         narrow.setblocking(False)
         yield narrow
-
-
-@contextmanager
-def running(part: Part, log: Path) -> Iterator[None]:
-    """A store that the test ends by itself."""
-    part.prepare()
-    process = spawn(part, log)
-    try:
-        wait_ready(part, process)
-        yield
-    finally:
-        stop(part, process)
 
 
 @pytest.fixture(autouse=True)
@@ -316,6 +304,16 @@ async def test_origins(bff: Bff, new_user: NewUser, origin: str, allowed: bool) 
             await push(socket)
     else:
         assert (await refused(bff, additional_headers=headers)).response.status_code == 403
+
+
+async def test_an_asterisk_allows_every_origin_as_for_http(start_bff: Any, new_user: NewUser) -> None:
+    with start_bff(ALLOWED_ORIGINS="*") as bff:
+        user = await new_user(bff)
+        for origin in ("https://any.example", "null"):
+            answer = await user.client.get("/api/v1/profile", headers={**user.bearer, "Origin": origin})
+            assert answer.headers["access-control-allow-origin"] in ("*", origin)
+            async with connect(bff.ws_url, additional_headers={**user.bearer, "Origin": origin}) as socket:
+                await push(socket)
 
 
 async def test_an_expiring_token_ends_the_connection(bff: Bff, new_user: NewUser) -> None:

@@ -2,16 +2,25 @@
 
 import asyncio
 import signal
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+import sqlalchemy as sa
 from profile_parts import COINS, PASSWORD, SECRET, Bff, assert_problem, eventually, process, unique, wait_ready
+from sqlalchemy import URL
 
+from api.database import Database
+from api.profile import deletion
+from api.profile.account_client import AccountClient
+from api.profile.auth_client import AuthClient
+from api.profile.deletion import Deletions
 from infra.local.part import free_port
 
 AUTH = "/api/v1/auth"
@@ -253,6 +262,39 @@ async def test_a_deletion_goes_on_when_the_authorization_service_is_back(start_b
             await eventually(lambda: bff.sql("SELECT ticket FROM account_deletions") == [(None,)], 40)
             assert_problem(await login_at(bff.url, account.name), 401)
     await account.client.aclose()
+
+
+async def test_deletions_that_are_refused_keep_no_other_from_being_finished(
+    bff: Bff, postgres: Any, auth_address: str, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(deletion, "TRIED_AT_ONCE", 5)
+    name, auth = postgres.create_database("profile_db"), AuthClient(auth_address)
+    url = URL.create("postgresql+psycopg", postgres.user, postgres.password, postgres.host, postgres.port, name)
+    database, accounts = Database(url, "profile"), AccountClient(auth)
+    await database.check()
+    ticket = await accounts.confirm_deletion(account.token, PASSWORD)
+    table, now = deletion.deletions, datetime.now(UTC)
+    ids = [uuid.UUID(int=n + 1) for n in range(16)]
+    async with database.transaction() as connection:
+        rows = [{"user_id": one, "ticket": "no good", "created_at": now} for one in ids]
+        await connection.execute(table.insert(), rows)
+    work = asyncio.create_task(Deletions(database, accounts).run())
+    for good in (ids[12], ids[0]):  # beyond what is tried at once, and before it, in a later round
+        async with database.transaction() as connection:
+            await connection.execute(table.update().where(table.c.user_id == good).values(ticket=ticket))
+        async with asyncio.timeout(20):
+            is_done = False
+            while not is_done:
+                assert not work.done()
+                async with database.transaction() as connection:
+                    query = sa.select(table.c.ticket.is_(None)).where(table.c.user_id == good)
+                    is_done = bool((await connection.execute(query)).scalar_one())
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert_problem(await account.login(), 401)
+    await auth.close()
+    await database.close()
 
 
 async def login_at(url: str, name: str) -> httpx.Response:

@@ -6,12 +6,12 @@ import secrets
 import socket as sockets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import clickhouse_connect
 import pytest
-from profile_parts import PASSWORD, Bff, NewUser, User, now_second, publish, push, watching
+from profile_parts import PASSWORD, Bff, NewUser, User, now_second, publish, push, serves, watching, workers_of
 from websockets.asyncio.client import ClientConnection
 
 from flows.clickhouse_etl import SECOND_STATS
@@ -293,6 +293,40 @@ async def test_there_is_a_limit_per_user_and_in_all(bff: Bff, new_user: NewUser)
             await until_end(one)
             await replay(five, 0, 1)
             assert (await until_end(five))[1]["Reason"] == "end"
+
+
+async def test_two_workers_replay_while_every_live_tick_comes(
+    start_bff: Any, new_user: NewUser, clickhouse: str, recorded: str
+) -> None:
+    many = start_bff(CLICKHOUSE_ADDR=clickhouse, CLICKHOUSE_DATABASE=recorded, REPLAY_SETTLE="1ms", HTTP_WORKERS="2")
+    async with AsyncExitStack() as open_until_the_end:
+        own = open_until_the_end.enter_context(many)
+        watcher, second = await new_user(own, avaxusdt="1"), now_second()
+        watchers: list[ClientConnection] = []
+        players: list[ClientConnection] = []
+        workers = workers_of(own)
+        assert len(workers) == 2
+        while not all(serves(worker, watchers) and serves(worker, players) for worker in workers):
+            assert len(players) < 30
+            watchers.append(await open_until_the_end.enter_async_context(live(own, watcher)))
+            player = await new_user(own, solusdt="1")
+            players.append(await open_until_the_end.enter_async_context(live(own, player)))
+        playing = [asyncio.create_task(replayed(socket)) for socket in players]
+        ticks = 0
+        while not all(task.done() for task in playing):
+            ticks += 1
+            publish(own.redis, "avaxusdt", f"{ticks}.00000000", second + ticks * 1000)
+            for socket in watchers:  # each the very next, none left out
+                assert (await push(socket))["TotalValue"] == str(ticks)
+        assert ticks > 1
+        for pushes, ended in await asyncio.gather(*playing):
+            assert [one["TotalValue"] for one in pushes] == [str(number + 1) for number in range(LONG)]
+            assert (ended["Reason"], ended["Pushes"]) == ("end", LONG)
+
+
+async def replayed(socket: ClientConnection) -> tuple[list[Message], Message]:
+    await replay(socket, 0, LONG)
+    return await until_end(socket)
 
 
 async def test_without_clickhouse_it_says_so_and_live_goes_on(start_bff: Any, new_user: NewUser) -> None:

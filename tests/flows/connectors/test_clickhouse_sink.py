@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
-from quixstreams.sinks import SinkBackpressureError
 
 from flows.clickhouse_etl import tickers
 from flows.connectors.clickhouse_sink import LARGEST_BATCH, ClickHouseSink
 from flows.connectors.clickhouse_table import ClickHouseTable, Insert, Server
 from flows.connectors.dead_letters import DeadLetters
 from flows.connectors.json_columns import Decoded
+from flows.connectors.quix import SinkBackpressureError
 from infra.clickhouse.migrate import migrate
 from infra.local.part import LOOPBACK, free_port
 from infra.settings import split_address

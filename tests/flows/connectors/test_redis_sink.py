@@ -1,6 +1,8 @@
 """What the sink leaves on a real Redis-protocol server."""
 
 import json
+import os
+import signal
 import uuid
 
 import pytest
@@ -8,6 +10,10 @@ from redis import Redis
 
 from flows.connectors.kafka_sink import Record
 from flows.connectors.redis_sink import Place, Places, RedisSinkPart
+from infra.local.part import free_port, running
+from infra.local.valkey import valkey as valkey_part
+
+PLACES = Places(lambda name: Place(f"last:{name}", name), ("timestamp", "revision"))
 
 
 @pytest.fixture
@@ -20,8 +26,7 @@ def redis(valkey):
 @pytest.fixture
 def part(valkey):
     host, port = valkey.split(":")
-    places = Places(lambda name: Place(f"last:{name}", name), ("timestamp", "revision"))
-    opened = RedisSinkPart(host, int(port), places)
+    opened = RedisSinkPart(host, int(port), PLACES)
     yield opened
     opened.close()
 
@@ -70,3 +75,21 @@ def test_an_evicted_value_and_a_flushed_script_come_back(redis, part):
     part.write_batch([[record(name, stat(3, 0))]])
     part.snapshot()
     assert redis.get(key) == stat(3, 0)
+
+
+def test_what_a_killed_server_has_not_done_is_sent_again_with_nothing_new(store_data):
+    server = valkey_part(store_data / "valkey-of-sink", free_port())
+    log = store_data / "valkey-of-sink.log"
+    host, port = server.address.split(":")
+    part = RedisSinkPart(host, int(port), PLACES)
+    with running(server, log) as pid:
+        part.write_batch([[record("x", stat(1, 0))]])
+        part.snapshot()
+        os.kill(pid, signal.SIGSTOP)
+        part.write_batch([[record("x", stat(2, 0))]])  # sent, and never read
+        os.kill(pid, signal.SIGKILL)
+    with running(server, log), Redis(port=int(port)) as redis:
+        assert redis.get("last:x") is None
+        part.write_batch([[]])
+        assert redis.get("last:x") == stat(2, 0)
+        part.close()
