@@ -23,6 +23,7 @@ from flows.domain.errors import InvalidRecord
 from flows.domain.market import decimal_8
 from flows.domain.miniticker import MiniTicker
 from flows.records import KafkaMsg, decode_miniticker
+from flows.recovery import forget_uncommitted_of_this_run
 from infra.health import serve_health
 from infra.logs import setup_logging
 from infra.settings import Settings, split_address
@@ -97,6 +98,7 @@ def flow() -> Dataflow:
     setup_logging(settings.log_level)
     use_kafka_tls(settings.tls("kafka"))
     drain.install()
+    forget_uncommitted_of_this_run()
     brokers = settings.bootstrap_servers
     topic = replace(RAW_MINITICKER, name=settings.kafka_topic or RAW_MINITICKER.name)
     create_topics(brokers, [topic.dlq, MINITICKER] if settings.kafka_topic else [topic, topic.dlq, MINITICKER])

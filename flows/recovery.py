@@ -4,10 +4,18 @@ Bytewax' own `python -m bytewax.recovery` wants an empty directory and leaves a 
 """
 
 import argparse
+import logging
+import os
 import shutil
+import sqlite3
+import sys
+from contextlib import closing
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 PARTITIONS = 1  # of the snapshots; the number is fixed for good
+LOCK_WAIT_S = 30
 
 
 def make_recovery(directory: Path) -> None:
@@ -21,6 +29,49 @@ def make_recovery(directory: Path) -> None:
     draft.mkdir(parents=True)
     init_db_dir(draft, PARTITIONS)
     draft.rename(directory)
+
+
+def forget_uncommitted(directory: Path) -> int:
+    """Delete the snapshots of epochs that no execution has completed; returns how many there were.
+
+    A killed process leaves snapshots of its last, half-done epochs. Bytewax runs these epochs anew, and overwrites a
+    snapshot only where it takes the same one again: a key without records in that epoch keeps the dead one's state,
+    ahead of what its source and its sinks have done, and what lies between is lost. No execution may be running.
+    """
+    files = sorted(directory.glob("*.sqlite3"))
+    executions: dict[int, tuple[int, int]] = {}
+    reached: dict[tuple[int, int], int] = {}
+    for file in files:
+        with closing(sqlite3.connect(file, timeout=LOCK_WAIT_S)) as database:
+            rows = database.execute("SELECT ex_num, worker_count, resume_epoch FROM exs")
+            executions |= {number: (workers, epoch) for number, workers, epoch in rows}
+            rows = database.execute("SELECT ex_num, worker_index, worker_frontier FROM fronts")
+            reached |= {(number, worker): epoch for number, worker, epoch in rows}
+    if not executions:
+        return 0
+    last = max(executions)
+    workers, first = executions[last]
+    resume_epoch = min(reached.get((last, worker), first) for worker in range(workers))
+    deleted = 0
+    for file in files:
+        with closing(sqlite3.connect(file, timeout=LOCK_WAIT_S)) as database, database:
+            deleted += database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume_epoch,)).rowcount
+    return deleted
+
+
+def forget_uncommitted_of_this_run() -> None:
+    """`forget_uncommitted` in the directory that `python -m bytewax.run` was given; elsewhere nothing.
+
+    Each process of a cluster does so before it joins, and none runs before all have.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if spec is None or spec.name != "bytewax.run":
+        return
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-r", "--recovery-directory", default=os.environ.get("BYTEWAX_RECOVERY_DIRECTORY"))
+    directory = parser.parse_known_args()[0].recovery_directory
+    if directory and (deleted := forget_uncommitted(Path(directory))):
+        log.info("forgot %d snapshots of epochs that were not completed", deleted)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from flows.connectors.redis_sink import Place, Places, RedisSink
 from flows.dlq import poison_record
 from flows.domain.partition import PartitionStats
 from flows.domain.second_stat import SecondStat
+from flows.recovery import forget_uncommitted_of_this_run
 from flows.runs import Closed, TradeRuns
 from infra.health import serve_health
 from infra.logs import setup_logging
@@ -150,6 +151,7 @@ def flow() -> Dataflow:
     setup_logging(settings.log_level)
     use_kafka_tls(settings.tls("kafka"))
     drain.install()
+    forget_uncommitted_of_this_run()
     brokers = settings.bootstrap_servers
     raw = raw_aggtrade(settings.raw_retention_bytes)
     topic = replace(raw, name=settings.kafka_topic or raw.name)

@@ -154,7 +154,8 @@ def recorded(path, *, late=400, before_ms=None):
 
     Each `late`th trade comes 3 s later, over REST, and makes a revision; with 0 none does.
     """
-    log, second, held = Log(path.name.partition(".")[0]), 0, []
+    name = path.name.partition(".")[0]
+    log, second, held = Log(f"{name}-{before_ms}" if before_ms else name), 0, []
     with gzip.open(path) as lines:
         for number, line in enumerate(lines, 1):
             value = line.partition(b'"data":')[2].rstrip()[:-1]

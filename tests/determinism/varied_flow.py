@@ -15,6 +15,7 @@ from flows import drain
 from flows.connectors.kafka_sink import KafkaSink
 from flows.connectors.kafka_source import KafkaSource
 from flows.connectors.redis_sink import RedisSink
+from flows.recovery import forget_uncommitted_of_this_run
 from flows.second_stats import LAST_STATS, build_flow
 
 PARTITIONS = 8
@@ -63,6 +64,7 @@ class StallingPart(StatefulSourcePartition):
 def flow():
     env = os.environ
     drain.install()
+    forget_uncommitted_of_this_run()
     print("ready to drain", flush=True)
     brokers = env["BROKERS"]
     stop = {int(partition): offset for partition, offset in json.loads(env["STOP"]).items()} or None

@@ -1,9 +1,34 @@
-"""The store of a flow's snapshots is made once, whole or not at all."""
+"""The store of a flow's snapshots is made once, whole or not at all; what a killed flow left half-done is forgotten."""
 
+import os
+import pickle
+import sqlite3
 import subprocess
 import sys
 
+import pytest
+
 from flows.recovery import make_recovery
+
+# Counts its items by key: those of the environment, in which "EOF" ends a run and "ABORT" breaks it off.
+COUNTING = """
+import os
+import bytewax.operators as op
+from bytewax.connectors.stdio import StdOutSink
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSource
+from flows.recovery import forget_uncommitted_of_this_run
+
+ENDS = {"EOF": TestingSource.EOF(), "ABORT": TestingSource.ABORT()}
+
+def flow():
+    forget_uncommitted_of_this_run()
+    flow = Dataflow("counting")
+    items = op.input("in", flow, TestingSource([ENDS.get(key, (key, 1)) for key in os.environ["ITEMS"].split()]))
+    counts = op.stateful_map("count", items, lambda count, one: ((count or 0) + one,) * 2)
+    op.output("out", op.map("text", counts, lambda item: f"{item[0]}{item[1]}"), StdOutSink())
+    return flow
+"""
 
 
 def test_it_is_made_once(tmp_path):
@@ -23,3 +48,32 @@ def test_a_killed_start_leaves_nothing_that_counts(tmp_path):
     make_recovery(tmp_path / "flow")
     assert (tmp_path / "flow" / "part-0.sqlite3").read_bytes().startswith(b"SQLite format 3")
     assert not draft.exists()
+
+
+@pytest.mark.parametrize("told_by", ["argument", "environment"])
+def test_what_a_killed_flow_has_left_of_an_epoch_is_forgotten(tmp_path, told_by):
+    """It stands in the store as if a process were killed after its snapshot of "b" and before the epoch was done."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    recovery = tmp_path / "recovery"
+    make_recovery(recovery)
+    command = [sys.executable, "-m", "bytewax.run", "counting", "-s", "0", "-b", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    if told_by == "argument":
+        command += ["-r", str(recovery)]
+    else:
+        environment["BYTEWAX_RECOVERY_DIRECTORY"] = str(recovery)
+
+    def run(items):
+        done = subprocess.run(command, env={**environment, "ITEMS": items}, check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert run("a b EOF") == ["a1", "b1"]
+    with sqlite3.connect(recovery / "part-0.sqlite3") as database:
+        (epoch,) = database.execute("SELECT max(worker_frontier) FROM fronts").fetchone()
+        (step,) = database.execute("SELECT DISTINCT step_id FROM snaps WHERE state_key = 'b'").fetchone()
+        half_done = step, "b", epoch, pickle.dumps(100)
+        database.execute(
+            "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change) VALUES (?, ?, ?, ?)", half_done
+        )
+    assert run("a b EOF a a a ABORT") == ["a2", "a3", "a4"]
+    assert run("a b EOF a a a b")[-1] == "b2"
