@@ -58,7 +58,10 @@ def write(one: Replay, out: Path) -> None:
     """The output lines into a file, which is there only when it is whole; progress on stderr."""
     fresh = None if str(out) == "-" else out.with_name(f"{out.name}.part")
     with ExitStack() as stack:
-        file = sys.stdout.buffer if fresh is None else stack.enter_context(fresh.open("wb"))
+        file = sys.stdout.buffer
+        if fresh is not None:
+            stack.callback(fresh.unlink, missing_ok=True)
+            file = stack.enter_context(fresh.open("wb"))
         line = stack.enter_context(ProgressLine("records"))
         for _, lines in one.batches():
             file.write(lines)
@@ -67,5 +70,5 @@ def write(one: Replay, out: Path) -> None:
         file.flush()
         now = one.progress()
         line.finish(f"{now.seconds:,} seconds from {now.records:,} records")
-    if fresh is not None:
-        fresh.replace(out)
+        if fresh is not None:
+            fresh.replace(out)
