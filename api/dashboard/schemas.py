@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
@@ -110,7 +110,7 @@ def _symbol(value: Any) -> Any:
     return value.strip().upper()[:MAX_SYMBOL] if isinstance(value, str) else value
 
 
-Place = Annotated[Cursor | None, BeforeValidator(_cursor)]
+Place = Annotated[Cursor | None, BeforeValidator(_cursor), WithJsonSchema({"type": "string", "maxLength": MAX_CURSOR})]
 
 
 class View(BaseModel):
