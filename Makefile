@@ -23,8 +23,8 @@ setup-dev: $(VENV)/.dev  ## install the product and the development tools
 test: $(VENV)/.dev  ## the test suite, on real parts; what kills and freezes them is test-faults
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not faults" $(PYTEST_ARGS)
 
-test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes however it is run (DETERMINISM_SEEDS=1,2,3)
-	DETERMINISM=long $(BIN)/python -m pytest -s -q tests/determinism $(PYTEST_ARGS)
+test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes however it is run (DETERMINISM_SEEDS=1,2)
+	DETERMINISM=long $(BIN)/python -m pytest -n 2 --dist load -q -rP tests/determinism $(PYTEST_ARGS)
 
 test-faults: $(VENV)/.dev  ## kills, frozen and missing stores, draining (FAULTS=long|short, FAULTS_SEED=1)
 	FAULTS=$(FAULTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)

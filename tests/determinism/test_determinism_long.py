@@ -1,4 +1,4 @@
-"""The whole matrix, for each seed of `DETERMINISM_SEEDS` (1,2,3): `make test-determinism`."""
+"""The whole matrix, for each seed of `DETERMINISM_SEEDS` (1,2): `make test-determinism`."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from raw_logs import digest, realistic, recorded
 from varied_runs import Plan, compare
 
 pytestmark = pytest.mark.timeout(300)
-SEEDS = [int(seed) for seed in os.environ.get("DETERMINISM_SEEDS", "1,2,3").split(",")]
+SEEDS = [int(seed) for seed in os.environ.get("DETERMINISM_SEEDS", "1,2").split(",")]
 CHUNKS = [1, 7, 1000, 10_000]
 LAYOUTS = [{}, {"workers": 2}, {"processes": 2}]
 STOPS = [(), (SIGTERM,) * 3, (SIGKILL,) * 3]
