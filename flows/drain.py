@@ -4,11 +4,12 @@ Bytewax by itself dies at once on SIGTERM, with nothing closed. How a flow ends 
 
 - exit 0, within a second or so: all that was read is delivered, and its snapshot is taken;
 - exit 0 before it has read anything, while it still waits for Kafka at its start;
-- exit 1 after GRACE_S: a sink's store is away. What the snapshot does not cover is read and published again;
+- exit 1 after GRACE_S: a sink's store is away, and the sink says which (`give_up`). What the snapshot does not cover is
+  read and published again;
 - exit 1 after LIMIT_S: the same, where a library waits for a store in C, and nothing else would end it.
 
 All processes of a cluster are to be told: one alone waits for the others. Where one ends with exit 1, Bytewax may abort
-the others (SIGABRT), as whenever a peer dies.
+the others (SIGABRT), as whenever a peer dies; each has said after HINT_S that it is not at its end.
 """
 
 import logging
@@ -18,9 +19,11 @@ import socket
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
+HINT_S = 3.0  # after which the log says that the end does not come
 GRACE_S = 5.0  # what a sink may still wait for a store that is away
 LIMIT_S = 7.5  # when the process ends wherever it stands; `tracker up` kills after 8 s
 _asked = threading.Event()
@@ -59,12 +62,23 @@ def _end_in_time(signals: socket.socket, code_at_limit: int) -> None:
     if not _reading:
         log.info("told to stop before anything was read")
         _exit(0)
-    time.sleep(LIMIT_S - 1)
+    time.sleep(HINT_S - 1)
+    log.warning("not at an end %.1f s after the signal: a store does not answer, here or to another process", HINT_S)
+    time.sleep(LIMIT_S - HINT_S)
     log.error("a store does not answer: ending %.1f s after the signal; what is not committed comes again", LIMIT_S)
     _exit(code_at_limit)
 
 
-def _exit(code: int) -> None:
+def give_up(reason: str) -> NoReturn:
+    """End this process with exit 1, from any of its threads: what a sink does that is `overdue`.
+
+    An exception would go through Bytewax, which closes every other sink on its way: each would wait for its own store.
+    """
+    log.error("%s; what is not committed comes again", reason)
+    _exit(1)
+
+
+def _exit(code: int) -> NoReturn:
     logging.shutdown()
     os._exit(code)
 

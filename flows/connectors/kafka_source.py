@@ -5,6 +5,7 @@ SIGTERM, and commits the offsets of its snapshots to a consumer group so that la
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 CHUNK_SIZE = 10000
 IDLE_WAIT = timedelta(milliseconds=5)
 METADATA_TIMEOUT_S = 60
+CLOSE_S = 1.0  # that the last commits may take
 
 
 class Chunk:
@@ -135,6 +137,7 @@ class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
         self.start = start or {}
         self.stop = stop
         self.liveness = Liveness()
+        self.patience = CLOSE_S
         self.config: dict[str, Any] = {
             **kafka_security(),
             "bootstrap.servers": bootstrap_servers,
@@ -255,8 +258,15 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
         return Position(self._cluster_id, self._source.topic, self._offset)
 
     def close(self) -> None:
-        """Leave Kafka."""
-        self._consumer.close()
+        """Leave Kafka; whether it took the last commit is not waited for any longer than CLOSE_S, by all partitions.
+
+        It is only for lag to be seen, and a client whose coordinator is away waits for most of a minute.
+        """
+        closing = threading.Thread(target=self._consumer.close, name=f"close {self._part}", daemon=True)
+        closing.start()
+        closing.join(self._source.patience)
+        if closing.is_alive():
+            self._source.patience = 0.0
 
 
 def _received_ms(headers: list[tuple[str, bytes]] | None) -> int | None:

@@ -15,7 +15,6 @@ from redis.retry import Retry
 
 from flows import drain
 from flows.connectors.kafka_sink import Fields
-from flows.domain.errors import DeliveryFailed
 from infra.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ class RedisSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
                 self._connection.disconnect()  # type: ignore[no-untyped-call]
                 self._is_sent = False
                 if drain.overdue():
-                    raise DeliveryFailed(f"Redis at {self._where} is away: {error}") from error
+                    drain.give_up(f"Redis at {self._where} is away: {error}")
                 if not said:
                     log.warning("redis at %s is away, waiting: %s", self._where, error)
                     said = True
@@ -136,8 +135,7 @@ class RedisSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
                 pause = min(pause * 2, 2.0)
 
     def close(self) -> None:
-        """Publish what is left, and close the connection."""
-        self.snapshot()
+        """Leave Redis, and wait for nothing, as KafkaSinkPart's does."""
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
     def _send(self) -> None:
