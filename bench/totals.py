@@ -11,62 +11,70 @@ from typing import Any
 import numpy as np
 
 from flows.domain.market import SCALE
-from flows.run_scan import Bytes, Ints, native, text
+from flows.run_scan import Bytes, Ints, Wide, native, text
 
 _FIELDS = 9  # after the symbol: timestamp, open, high, low, close, volume, quote_volume, trade_count, taker_buy_volume
 _TIMESTAMP, _VOLUME = 0, 5
-_HEAD, _REVISION = len('{"symbol":"'), text('"revision":0}')
+_HEAD, _REVISION = np.uint64(len('{"symbol":"')), text('"revision":0}')
+_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
 _QUOTE, _COLON, _SPACE, _ZERO, _POINT = (ord(c) for c in '": 0.')
 
 
-def _crc_table() -> Ints:
+def _crc_table() -> Wide:
     rows = np.arange(256, dtype=np.int64)
     for _ in range(8):
         rows = np.where(rows & 1, (rows >> 1) ^ 0xEDB88320, rows >> 1)
-    return rows
+    return rows.astype(np.uint64)
 
 
-_CRC = _crc_table()
+# Unsigned, as places below are: signed ones cost native code twice as much.
+_CRC, _BYTE, _8, _ALL = _crc_table(), np.uint64(0xFF), np.uint64(8), np.uint64(0xFFFFFFFF)
+
+
+@native
+def _crc(crc: int, byte: int) -> int:
+    return _CRC[(crc ^ np.uint64(byte)) & _BYTE] ^ (crc >> _8)
 
 
 @native
 def _count(data: Bytes, ends: Ints) -> tuple[int, int, int]:
     """(Whole volume, sum of the CRC-32, the first text that is a revision or -1) of texts of SecondStats."""
-    volumes, check, at = 0, 0, 0
+    volumes, check = 0, np.uint64(0)
+    at = np.uint64(0)
     for row in range(len(ends)):
-        end = ends[row]
+        end = np.uint64(ends[row])
         for i in range(len(_REVISION)):
-            if data[end - len(_REVISION) + i] != _REVISION[i]:
-                return volumes, check, row
-        crc = 0xFFFFFFFF
+            if data[end - np.uint64(len(_REVISION) - i)] != _REVISION[i]:
+                return volumes, np.int64(check), row
+        crc = _ALL
         at += _HEAD
         while data[at] != _QUOTE:
-            crc = _CRC[(crc ^ np.int64(data[at])) & 0xFF] ^ (crc >> 8)
-            at += 1
+            crc = _crc(crc, data[at])
+            at += _1
         for field in range(_FIELDS):
             while data[at] != _COLON:
-                at += 1
-            at += 2 if data[at + 1] == _QUOTE else 1
+                at += _1
+            at += _2 if data[at + _1] == _QUOTE else _1
             stop = at
             while data[stop] == _POINT or _ZERO <= data[stop] <= _ZERO + 9:
-                stop += 1
-            last = stop - 3 if field == _TIMESTAMP else stop  # seconds, not ms
-            while at < last - 1 and (data[at] == _ZERO or data[at] == _POINT):
-                at += 1
-            crc = _CRC[(crc ^ _SPACE) & 0xFF] ^ (crc >> 8)
+                stop += _1
+            last = stop - _3 if field == _TIMESTAMP else stop  # seconds, not ms
+            while at < last - _1 and (data[at] == _ZERO or data[at] == _POINT):
+                at += _1
+            crc = _crc(crc, _SPACE)
             value = 0
             while at < last:
                 byte = np.int64(data[at])
                 if byte != _POINT:
-                    crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+                    crc = _crc(crc, byte)
                     value = value * 10 + byte - _ZERO
-                at += 1
+                at += _1
             if field == _VOLUME:
                 volumes += value
             at = stop
-        check += crc ^ 0xFFFFFFFF
+        check += crc ^ _ALL
         at = end
-    return volumes, check, -1
+    return volumes, np.int64(check), -1
 
 
 class Totals:
