@@ -238,7 +238,7 @@ class TradeRuns:
             self._keys.append(text)
             if ids := self.stats.ids.get(name):
                 after = ids.end
-            self._symbols[symbol, [SINCE, AFTER]] = after
+            self._symbols[symbol, SINCE] = self._symbols[symbol, AFTER] = after
 
     def _catch_up(self) -> None:
         """Take over what `stats` has learnt by rows."""
