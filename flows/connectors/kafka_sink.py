@@ -4,12 +4,14 @@ Bytewax's own KafkaSink has no delivery callback and loses records silently when
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
 
 from flows import drain
 from flows.channels import LARGEST_DEAD_LETTER, PARTITIONER
@@ -17,6 +19,8 @@ from flows.domain.errors import DeliveryFailed
 from infra.tls import kafka_security
 
 log = logging.getLogger(__name__)
+
+STUCK_S = 60.0  # without a delivery, while others find the broker there (librdkafka 2.12.1)
 
 
 Headers = Sequence[tuple[str, bytes]]
@@ -75,6 +79,15 @@ class KafkaSink(FixedPartitionedSink[Iterable[Fields], None]):
         return KafkaSinkPart(self._bootstrap_servers)
 
 
+def answers(config: dict[str, Any]) -> bool:
+    """Whether a new client gets an answer from Kafka."""
+    try:
+        AdminClient(config).list_topics(timeout=5)
+    except KafkaException:
+        return False
+    return True
+
+
 class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
     """Writes in order, without waiting; `snapshot` waits until all is delivered."""
 
@@ -93,6 +106,7 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
             "message.timeout.ms": 0,  # a broker that is away is waited for
         }
         self._producer = Producer(config)
+        self._probe = {**kafka_security(), "bootstrap.servers": bootstrap_servers}
 
     def write_batch(self, items: list[Iterable[Fields]]) -> None:
         """Hand the records to the producer; waits while its buffer is full."""
@@ -103,22 +117,37 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
                     produce(topic, value, key, on_delivery=delivered, timestamp=timestamp, headers=headers or None)
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
-                    self._check()
+                    full = len(self._producer)
+                    self._wait_while(lambda full=full: len(self._producer) >= full)  # type: ignore[misc]
         self._producer.poll(0)
         self._check()
 
     def snapshot(self) -> None:
         """Wait until every record is delivered, so that the epoch may commit."""
-        while self._producer.flush(0.5):
-            self._check()
-        self._check()
+        self._wait_while(lambda: len(self._producer) > 0)
 
     def close(self) -> None:
         """Wait for nothing: a snapshot has, or the flow fails, its epoch can't commit, and its records come again.
 
         Bytewax closes its sinks on the way out of an error too, and there it aborts the process if one of them raises.
         """
+
+    def _wait_while(self, blocked: Callable[[], bool]) -> None:
+        """Wait for deliveries.
+
+        Fails where waiting is no use: a client that first connects as Kafka stops may never connect again.
+        """
+        left, since = 0, time.monotonic()
+        while blocked():
+            self._producer.flush(0.1)
+            self._check()
+            if left != len(self._producer):
+                left, since = len(self._producer), time.monotonic()
+            elif time.monotonic() - since > STUCK_S:
+                since = time.monotonic()
+                if answers(self._probe):
+                    raise DeliveryFailed(f"Kafka answers, but took none of {left} records for {STUCK_S:.0f} s")
+        self._check()
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

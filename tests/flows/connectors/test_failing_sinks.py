@@ -7,10 +7,13 @@ import sys
 import uuid
 from signal import SIGTERM
 from subprocess import PIPE, STDOUT
+from threading import Thread
 
 import pytest
 
 from flows.channels import Topic, create_topics
+from flows.connectors import kafka_sink
+from flows.domain.errors import DeliveryFailed
 from infra.local.part import LOOPBACK, free_port
 
 FLOW = """
@@ -112,3 +115,28 @@ def test_a_record_that_kafka_refuses_fails_the_flow_with_the_reason(start, kafka
     output, _ = flow.communicate(timeout=30)
     assert flow.returncode == 1, output[-3000:]
     assert "DeliveryFailed: Kafka refused a record" in output
+
+
+class Stuck:
+    """A producer that never delivers, as librdkafka's can be."""
+
+    def __len__(self):
+        return 3
+
+    def flush(self, _seconds):
+        return 3
+
+
+def test_a_client_that_does_not_connect_again_fails_the_flow_once_kafka_answers_others(kafka, monkeypatch):
+    monkeypatch.setattr(kafka_sink, "STUCK_S", 0.0)
+    away, back = kafka_sink.KafkaSinkPart(f"{LOOPBACK}:{free_port()}"), kafka_sink.KafkaSinkPart(kafka)
+    monkeypatch.setattr(away, "_producer", Stuck())
+    monkeypatch.setattr(back, "_producer", Stuck())
+    waiting = Thread(target=away.snapshot, daemon=True)
+    waiting.start()
+    with pytest.raises(DeliveryFailed, match="took none of 3 records"):
+        back.snapshot()
+    assert waiting.is_alive()
+    monkeypatch.setattr(Stuck, "__len__", lambda _: 0)
+    waiting.join(20)
+    assert not waiting.is_alive()
