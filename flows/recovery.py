@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PARTITIONS = 1  # of the snapshots; the number is fixed for good
 LOCK_WAIT_S = 30
+FIRST_EPOCH = 1  # of a store without an execution
 
 
 def make_recovery(directory: Path) -> None:
@@ -58,12 +59,14 @@ def forget_uncommitted(directory: Path) -> int:
     if any(parts.keys() != set(range(count)) for count in parts.values()):
         log.warning("%s has only some of its parts: snapshots of epochs that were not completed stay", directory)
         return 0
-    if not executions:
-        return 0
-    last = max(executions)
-    workers, first = executions[last]
     # The rule of Bytewax' RecoveryPart.resume_from.
-    resume_epoch = min(max(first, reached.get((last, worker), first)) for worker in range(workers))
+    last = max(executions, default=-1)
+    workers, first = executions.get(last, (1, FIRST_EPOCH))
+    progress = dict.fromkeys(range(workers), first)
+    for (number, worker), epoch in reached.items():
+        if number == last:
+            progress[worker] = max(epoch, progress.get(worker, epoch))
+    resume_epoch = min(progress.values())
     if collected > resume_epoch:
         return 0
     deleted = 0

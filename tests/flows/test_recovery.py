@@ -114,6 +114,15 @@ def test_all_parts_say_together_what_was_completed(tmp_path, two_parts):
     assert [epochs(file) for file in two_parts] == [[5, 11], [5, 11]]
 
 
+def test_what_a_first_run_left_before_it_was_noted_is_forgotten(tmp_path):
+    """Its workers write to different parts, and one may be killed before it has noted the execution in its own."""
+    init_db_dir(tmp_path, 2)
+    file = tmp_path / "part-1.sqlite3"
+    put(file, ("snaps", SNAP, ("f.s", "k", 1)))
+    assert forget_uncommitted(tmp_path) == 1
+    assert epochs(file) == []
+
+
 def test_of_some_of_the_parts_nothing_is_deleted(tmp_path, two_parts):
     """The first alone believes that epoch 5 is where the next run begins."""
     two_parts[1].unlink()
