@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 PARTITIONS = 1  # of the snapshots; the number is fixed for good
 LOCK_WAIT_S = 30
+FIRST_EPOCH = 1  # of a store without an execution
 
 
 def make_recovery(directory: Path) -> None:
@@ -37,21 +38,37 @@ def forget_uncommitted(directory: Path) -> int:
     A killed process leaves snapshots of its last, half-done epochs. Bytewax runs these epochs anew, and overwrites a
     snapshot only where it takes the same one again: a key without records in that epoch keeps the dead one's state,
     ahead of what its source and its sinks have done, and what lies between is lost. No execution may be running.
+
+    Nothing is deleted where the directory alone does not say which epochs those are: some of the store's parts are
+    elsewhere, or they are backups of different times, which Bytewax refuses.
     """
     files = sorted(directory.glob("*.sqlite3"))
+    parts: dict[int, int] = {}
+    collected = 0
     executions: dict[int, tuple[int, int]] = {}
     reached: dict[tuple[int, int], int] = {}
     for file in files:
         with closing(sqlite3.connect(file, timeout=LOCK_WAIT_S)) as database:
+            parts |= dict(database.execute("SELECT part_index, part_count FROM parts"))
+            (oldest,) = database.execute("SELECT coalesce(max(commit_epoch), 0) FROM commits").fetchone()
+            collected = max(collected, oldest)
             rows = database.execute("SELECT ex_num, worker_count, resume_epoch FROM exs")
             executions |= {number: (workers, epoch) for number, workers, epoch in rows}
             rows = database.execute("SELECT ex_num, worker_index, worker_frontier FROM fronts")
             reached |= {(number, worker): epoch for number, worker, epoch in rows}
-    if not executions:
+    if any(parts.keys() != set(range(count)) for count in parts.values()):
+        log.warning("%s has only some of its parts: snapshots of epochs that were not completed stay", directory)
         return 0
-    last = max(executions)
-    workers, first = executions[last]
-    resume_epoch = min(reached.get((last, worker), first) for worker in range(workers))
+    # The rule of Bytewax' RecoveryPart.resume_from.
+    last = max(executions, default=-1)
+    workers, first = executions.get(last, (1, FIRST_EPOCH))
+    progress = dict.fromkeys(range(workers), first)
+    for (number, worker), epoch in reached.items():
+        if number == last:
+            progress[worker] = max(epoch, progress.get(worker, epoch))
+    resume_epoch = min(progress.values())
+    if collected > resume_epoch:
+        return 0
     deleted = 0
     for file in files:
         with closing(sqlite3.connect(file, timeout=LOCK_WAIT_S)) as database, database:
@@ -70,7 +87,7 @@ def forget_uncommitted_of_this_run() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-r", "--recovery-directory", default=os.environ.get("BYTEWAX_RECOVERY_DIRECTORY"))
     directory = parser.parse_known_args()[0].recovery_directory
-    if directory and (deleted := forget_uncommitted(Path(directory))):
+    if directory is not None and (deleted := forget_uncommitted(Path(directory))):
         log.info("forgot %d snapshots of epochs that were not completed", deleted)
 
 

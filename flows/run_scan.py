@@ -1,6 +1,7 @@
 """The native half of `flows.runs`: reads trades out of their JSON and sums them, until a record is not plain.
 
-Compiled by Numba at its first call and kept beside the source (or under NUMBA_CACHE_DIR), so later starts load it.
+Compiled by Numba at its first call and kept beside the source (or under NUMBA_CACHE_DIR), so later starts load it,
+unless the source or a number that it has from another module is another one.
 """
 
 # Numba knows integers as int64 and uint64 only, mypy tells Python's from numpy's; and one loop is one pass.
@@ -8,10 +9,12 @@ Compiled by Numba at its first call and kept beside the source (or under NUMBA_C
 # ruff: noqa: PLR0911, PLR0912, PLR0915
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 from flows.domain.market import NO_TIME, SECOND_MS
@@ -42,13 +45,27 @@ _MAX_TIME = 1 << 53
 _MAX_SUM = 1 << 62
 
 
+class Kept(FunctionCache):
+    """Numba's, which sees changes of the function's own file only: other numbers it compiles in belong to the key."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        kinds = int, np.generic, np.ndarray
+        numbers = {name: value for name, value in self._py_func.__globals__.items() if isinstance(value, kinds)}
+        digest = sha256()
+        for name, value in sorted(numbers.items()):
+            digest.update(f"{name} {type(value)} {np.asarray(value).tolist()};".encode())
+        return (*super()._index_key(sig, codegen), digest.hexdigest())
+
+
 def native(function: F) -> F:
-    compiled: F
+    compiled: Any
     try:
         compiled = njit(cache=True, nogil=True)(function)
+        compiled._cache = Kept(function)
     except RuntimeError:  # there is nowhere to keep it: each process compiles for itself
         compiled = njit(nogil=True)(function)
-    return compiled
+    found: F = compiled
+    return found
 
 
 def text(text: str) -> Bytes:

@@ -135,17 +135,19 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
     def _wait_while(self, blocked: Callable[[], bool]) -> None:
         """Wait for deliveries.
 
-        Fails where waiting is no use: a client that first connects as Kafka stops may never connect again.
+        Fails where waiting is no use: a client that first connects as Kafka stops may never connect again. One that is
+        well takes up to 10 s to find that Kafka is back, so the time counts from when others were seen to find it.
         """
-        left, since = 0, time.monotonic()
+        left, since, others_found_it = 0, time.monotonic(), False
         while blocked():
             self._producer.flush(0.1)
             self._check()
             if left != len(self._producer):
-                left, since = len(self._producer), time.monotonic()
+                left, since, others_found_it = len(self._producer), time.monotonic(), False
             elif time.monotonic() - since > STUCK_S:
+                found_before, others_found_it = others_found_it, answers(self._probe)
                 since = time.monotonic()
-                if answers(self._probe):
+                if found_before and others_found_it:
                     raise DeliveryFailed(f"Kafka answers, but took none of {left} records for {STUCK_S:.0f} s")
         self._check()
 

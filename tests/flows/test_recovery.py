@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from bytewax.recovery import init_db_dir
 
-from flows.recovery import make_recovery
+from flows.recovery import forget_uncommitted, make_recovery
 
 # Counts its items by key: those of the environment, in which "EOF" ends a run and "ABORT" breaks it off.
 COUNTING = """
@@ -77,3 +78,60 @@ def test_what_a_killed_flow_has_left_of_an_epoch_is_forgotten(tmp_path, told_by)
         )
     assert run("a b EOF a a a ABORT") == ["a2", "a3", "a4"]
     assert run("a b EOF a a a b")[-1] == "b2"
+
+
+def put(file, *rows):
+    with sqlite3.connect(file) as database:
+        for table, columns, values in rows:
+            database.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(values))})", values)
+    database.close()
+
+
+EX, FRONT = "ex_num, worker_count, resume_epoch", "ex_num, worker_index, worker_frontier"
+SNAP, COMMIT = "step_id, state_key, snap_epoch", "part_index, commit_epoch"
+
+
+@pytest.fixture
+def two_parts(tmp_path):
+    """A store of two parts: the last execution, its second, has reached epoch 12; each part knows one of the two."""
+    init_db_dir(tmp_path, 2)
+    files = [tmp_path / "part-0.sqlite3", tmp_path / "part-1.sqlite3"]
+    snaps = [("snaps", SNAP, ("f.s", "k", epoch)) for epoch in (5, 11, 12)]
+    put(files[0], ("exs", EX, (0, 1, 1)), ("fronts", FRONT, (0, 0, 5)), ("fronts", FRONT, (1, 1, 12)), *snaps)
+    put(files[1], ("exs", EX, (1, 2, 5)), ("fronts", FRONT, (1, 0, 13)), *snaps)
+    return files
+
+
+def epochs(file):
+    with sqlite3.connect(file) as database:
+        found = [epoch for (epoch,) in database.execute("SELECT snap_epoch FROM snaps ORDER BY 1")]
+    database.close()
+    return found
+
+
+def test_all_parts_say_together_what_was_completed(tmp_path, two_parts):
+    assert forget_uncommitted(tmp_path) == 2
+    assert [epochs(file) for file in two_parts] == [[5, 11], [5, 11]]
+
+
+def test_what_a_first_run_left_before_it_was_noted_is_forgotten(tmp_path):
+    """Its workers write to different parts, and one may be killed before it has noted the execution in its own."""
+    init_db_dir(tmp_path, 2)
+    file = tmp_path / "part-1.sqlite3"
+    put(file, ("snaps", SNAP, ("f.s", "k", 1)))
+    assert forget_uncommitted(tmp_path) == 1
+    assert epochs(file) == []
+
+
+def test_of_some_of_the_parts_nothing_is_deleted(tmp_path, two_parts):
+    """The first alone believes that epoch 5 is where the next run begins."""
+    two_parts[1].unlink()
+    assert forget_uncommitted(tmp_path) == 0
+    assert epochs(two_parts[0]) == [5, 11, 12]
+
+
+def test_of_backups_of_different_times_nothing_is_deleted(tmp_path, two_parts):
+    """Bytewax refuses them (InconsistentPartitionsError), and they are good as soon as the newer backup is there."""
+    put(two_parts[0], ("commits", COMMIT, (0, 13)))
+    assert forget_uncommitted(tmp_path) == 0
+    assert [epochs(file) for file in two_parts] == [[5, 11, 12]] * 2

@@ -93,6 +93,24 @@ async def test_an_account_has_a_hundred_sessions_at_the_most(auth: Auth) -> None
     assert await live() == set()
 
 
+async def test_forgetting_what_ran_out_is_in_nobodys_way(auth: Auth) -> None:
+    """It ran into deadlocks with refreshes and deletions, which were told that the database is away."""
+    lifetime = timedelta(minutes=1)
+    for _ in range(5):
+        user = await auth.repository.find_user(await registered(auth))
+        assert user
+        at, opened = auth.clock(), [uuid.uuid4().bytes for _ in range(60)]
+        for token in opened:
+            assert await auth.repository.open_family(user, token, at, at + lifetime, "", "")
+        auth.clock.forward(61)
+        now = auth.clock()
+        refreshes = (auth.repository.rotate(token, uuid.uuid4().bytes, at, now + lifetime) for token in opened[::4])
+        forgetting = (auth.repository.delete_expired(now) for _ in range(4))
+        deletion = AccountRepository(auth.database).delete(user.id)
+        *_, deleted = await asyncio.gather(*refreshes, *forgetting, deletion)
+        assert deleted
+
+
 async def test_sessions_tell_where_and_when(auth: Auth) -> None:
     name = await registered(auth)
     first = await login(auth, name, address="192.0.2.7", user_agent="curl/8")

@@ -140,3 +140,19 @@ def test_a_client_that_does_not_connect_again_fails_the_flow_once_kafka_answers_
     monkeypatch.setattr(Stuck, "__len__", lambda _: 0)
     waiting.join(20)
     assert not waiting.is_alive()
+
+
+def test_a_client_that_has_not_yet_found_kafka_again_is_waited_for(kafka, monkeypatch):
+    """Kafka comes back just as others are asked: they find it at once, and this client some seconds later."""
+    monkeypatch.setattr(kafka_sink, "STUCK_S", 0.0)
+    part, asked, answers = kafka_sink.KafkaSinkPart(kafka), [], kafka_sink.answers
+
+    def comes_back(config):
+        asked.append(answers(config))
+        return asked[-1]
+
+    monkeypatch.setattr(kafka_sink, "answers", comes_back)
+    monkeypatch.setattr(part, "_producer", Stuck())
+    monkeypatch.setattr(Stuck, "__len__", lambda _: 0 if asked else 3)
+    part.snapshot()
+    assert asked == [True]
