@@ -83,6 +83,11 @@ def _proxies(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def _origins(words: tuple[str, ...]) -> tuple[str, ...]:
+    """As browsers write them."""
+    return tuple(word.rstrip("/").lower() for word in words)
+
+
 def _local(port: int) -> Callable[[dict[str, Any]], str]:
     """The usual address of a neighbour on this machine, with PORT_OFFSET added."""
     return lambda settings: f"127.0.0.1:{port + settings['port_offset']}"
@@ -93,6 +98,7 @@ Duration = Annotated[float, BeforeValidator(go_duration_seconds)]
 Symbols = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_symbols)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
+Origins = Annotated[Words, AfterValidator(_origins)]
 Proxies = Annotated[Words, AfterValidator(_proxies)]
 
 
@@ -155,7 +161,7 @@ class Settings(BaseSettings):
     revision_horizon: Duration = 30 * 60.0
     push_window: Duration = 0.05
     stale_after: Duration = 60.0
-    allowed_origins: Words = ()
+    allowed_origins: Origins = ()
     trusted_proxies: Proxies = ()  # addresses or networks whose X-Forwarded-For is believed
     http_workers: int = Field(default=1, ge=1, le=64)
     ws_ping_interval: Duration = 20.0  # a client that has not answered a ping within the same time is dropped

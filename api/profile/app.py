@@ -160,7 +160,8 @@ def create_app(settings: Settings, *, ready_within_s: float = 0.0) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_credentials=True,
+            # A page of another port or subdomain is same-site, and would have the cookie of whoever looks at it.
+            allow_credentials="*" not in settings.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )

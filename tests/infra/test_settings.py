@@ -97,6 +97,11 @@ def test_a_port_offset_that_leaves_no_port_is_refused() -> None:
         Settings(port_offset=21_000)
 
 
+def test_origins_are_as_browsers_write_them(monkeypatch):
+    monkeypatch.setenv("ALLOWED_ORIGINS", "https://Portfolio.example/, http://localhost:3000")
+    assert Settings().allowed_origins == ("https://portfolio.example", "http://localhost:3000")
+
+
 @pytest.mark.parametrize("text", ["", "*", "127.0.0.1", "10.0.0.0/8, ::1,fd00::/8"])
 def test_trusted_proxies(text, monkeypatch):
     monkeypatch.setenv("TRUSTED_PROXIES", text)

@@ -228,6 +228,7 @@ async def test_answers_are_careful_with_browsers(client: httpx.AsyncClient) -> N
     assert "access-control-allow-origin" not in answer.headers
     allowed = await client.get("/api/v1/symbols", headers={"Origin": "https://portfolio.example"})
     assert allowed.headers["access-control-allow-origin"] == "https://portfolio.example"
+    assert allowed.headers["access-control-allow-credentials"] == "true"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics", "/docs", "/openapi.json"])

@@ -312,6 +312,7 @@ async def test_an_asterisk_allows_every_origin_as_for_http(start_bff: Any, new_u
         for origin in ("https://any.example", "null"):
             answer = await user.client.get("/api/v1/profile", headers={**user.bearer, "Origin": origin})
             assert answer.headers["access-control-allow-origin"] in ("*", origin)
+            assert "access-control-allow-credentials" not in answer.headers
             async with connect(bff.ws_url, additional_headers={**user.bearer, "Origin": origin}) as socket:
                 await push(socket)
 
