@@ -34,7 +34,7 @@ JUMPS = 1024
 N_SYMBOLS, N_SUMS, N_JUMPS, WATERMARK, TRADES, HEARTBEATS, STATE = range(7)
 # The columns of `symbols`: bytes of the name, the id after the last when it was looked up, and now, the newest sum.
 NAME_LENGTH, SINCE, AFTER, NEWEST = range(4)
-NO_IDS, NO_TEXT = -1, -2  # in SINCE and AFTER: a symbol without ids so far, a name that is not UTF-8
+NO_IDS, BY_ROWS = -1, -2  # in SINCE and AFTER: a symbol without ids so far, one whose name or ids a scan can't hold
 # The columns of `sums`; the last is the symbol's sum before. Those of `quotes` are the quote volume's low and high 64
 # bits, and the taker buys' the same.
 SYMBOL, SECOND, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, BUYS, FIRST_ID, LAST_ID, BEFORE = range(12)
@@ -250,7 +250,7 @@ def scan(
             symbols[symbol, NEWEST] = -1
             return record, NEW
         after = symbols[symbol, AFTER]
-        if after == NO_TEXT or (after != NO_IDS and agg_id < after):
+        if after == BY_ROWS or (after != NO_IDS and agg_id < after):
             return record, ODD
         row = symbols[symbol, NEWEST]
         while row >= 0 and sums[row, SECOND] != second:

@@ -17,12 +17,13 @@ from itertools import pairwise
 import numpy as np
 
 from flows.domain.intervals import IdIntervals
-from flows.domain.partition import Output, PartitionStats, Rejected
+from flows.domain.partition import MAX_INT, Output, PartitionStats, Rejected
 from flows.domain.second_stat import AccumulatorRow, SecondStat
 from flows.records import decode_trades
 from flows.run_close import LONGEST_JSON, LONGEST_PACKED, drop, pack, render
 from flows.run_scan import (
     AFTER,
+    BY_ROWS,
     END,
     FULL,
     HEARTBEATS,
@@ -36,7 +37,6 @@ from flows.run_scan import (
     NEWEST,
     NO_IDS,
     NO_RECEIVED,
-    NO_TEXT,
     SECOND,
     SINCE,
     SLOTS,
@@ -229,24 +229,29 @@ class TradeRuns:
         """Fill in what `stats` knows of the symbols from this one on."""
         for symbol in range(start, int(self._state[N_SYMBOLS])):
             text = self._texts[symbol, : self._symbols[symbol, NAME_LENGTH]].tobytes()
-            after = NO_IDS
             try:
                 name = text.decode()
             except UnicodeDecodeError:
-                name, after = "", NO_TEXT
+                name = ""
             self._names.append(name)
             self._keys.append(text)
-            if ids := self.stats.ids.get(name):
-                after = ids.end
-            self._symbols[symbol, SINCE] = self._symbols[symbol, AFTER] = after
+            self._symbols[symbol, SINCE] = self._symbols[symbol, AFTER] = self._known(name)
 
     def _catch_up(self) -> None:
         """Take over what `stats` has learnt by rows."""
-        known = self.stats.ids
-        fresh = [ids.end if (ids := known.get(name)) else NO_IDS if name else NO_TEXT for name in self._names]
+        fresh = [*map(self._known, self._names)]
         self._symbols[: len(fresh), SINCE] = self._symbols[: len(fresh), AFTER] = fresh
         self._state[WATERMARK] = self.stats.watermark
         self._behind = False
+
+    def _known(self, name: str) -> int:
+        """What SINCE and AFTER are for a symbol by its name, "" if that is not UTF-8."""
+        if not name:
+            return BY_ROWS
+        ids = self.stats.ids.get(name)
+        if ids is None:
+            return NO_IDS
+        return ids.end if ids.end < MAX_INT else BY_ROWS
 
     def _settle_ids(self) -> None:
         known = self.stats.ids

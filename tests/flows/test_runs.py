@@ -5,7 +5,7 @@ import pickle
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows import runs
@@ -168,6 +168,8 @@ def test_runs_publish_and_keep_what_rows_do_whatever_the_chunks(log):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(near_misses(), min_size=1, max_size=4))
+@example([trade(5, BASE).replace(b'"a":5', b'"a":%d' % (2**63 - 1))])
+@example([trade(5, BASE, "SOLUSDT").replace(b'"a":5', b'"a":%d' % (2**63 - 1)), trade(6, BASE, "SOLUSDT")])
 def test_a_trade_that_is_nearly_plain_is_what_rows_make_of_it(odd):
     plain = [trade(100 + i, BASE + i) for i in range(3)]
     assert_same([*plain, *odd, trade(103, BASE + 5), b'{"e":"heartbeat","E":%d}' % (BASE + 9000)], [1, 1000])
