@@ -5,7 +5,7 @@ Bytewax's own KafkaSink has no delivery callback and loses records silently when
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
@@ -117,14 +117,13 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
                     produce(topic, value, key, on_delivery=delivered, timestamp=timestamp, headers=headers or None)
                     break
                 except BufferError:
-                    full = len(self._producer)
-                    self._wait_while(lambda full=full: len(self._producer) >= full)  # type: ignore[misc]
+                    self._wait_below(len(self._producer))
         self._producer.poll(0)
         self._check()
 
     def snapshot(self) -> None:
         """Wait until every record is delivered, so that the epoch may commit."""
-        self._wait_while(lambda: len(self._producer) > 0)
+        self._wait_below(1)
 
     def close(self) -> None:
         """Wait for nothing: a snapshot has, or the flow fails, its epoch can't commit, and its records come again.
@@ -132,14 +131,14 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
         Bytewax closes its sinks on the way out of an error too, and there it aborts the process if one of them raises.
         """
 
-    def _wait_while(self, blocked: Callable[[], bool]) -> None:
-        """Wait for deliveries.
+    def _wait_below(self, most: int) -> None:
+        """Wait until fewer records than that are not delivered.
 
         Fails where waiting is no use: a client that first connects as Kafka stops may never connect again. One that is
         well takes up to 10 s to find that Kafka is back, so the time counts from when others were seen to find it.
         """
         left, since, others_found_it = 0, time.monotonic(), False
-        while blocked():
+        while len(self._producer) >= most:
             self._producer.flush(0.1)
             self._check()
             if left != len(self._producer):
