@@ -69,7 +69,7 @@ $(VENV)/bin/uv: requirements-bootstrap.lock
 	@touch $@
 
 $(VENV)/.product: $(VENV)/bin/uv requirements.lock pyproject.toml
-	@echo "installing packages (about 500 MB, once)"
+	@echo "installing packages (1.7 GB on disk, once)"
 	@$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m flows.runs
