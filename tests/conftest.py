@@ -1,5 +1,6 @@
 """Real stores for the tests: each starts when a session's first test asks for it, and ends with it."""
 
+import os
 import secrets
 import shutil
 import signal
@@ -13,13 +14,18 @@ import pytest
 
 from infra.local.clickhouse import clickhouse as clickhouse_part
 from infra.local.kafka import kafka as kafka_part
-from infra.local.part import LOOPBACK, free_port, running
+from infra.local.part import LOOPBACK, free_port, running, take_ports_of
 from infra.local.postgres import SUPERUSER, Database
 from infra.local.postgres import postgres as postgres_part
 from infra.local.valkey import valkey as valkey_part
 
 # A shell's background job ignores SIGINT, and would hand that down to the processes that tests end by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Between the choice of a port and the start of its server, another worker would find it free.
+take_ports_of(
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ and environment, answers a readiness probe, and goes away on one signal.
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import pwd
 import random
@@ -24,7 +25,7 @@ from flows.domain.errors import TrackerError
 from infra.probes import probe
 
 LOOPBACK = "127.0.0.1"
-FREE_PORTS = 25_000, 32_768  # above every default with any PORT_OFFSET but gRPC's, below those of clients
+FREE_PORTS = range(25_000, 32_768)  # above every default with any PORT_OFFSET but gRPC's, below those of clients
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -64,11 +65,24 @@ class Part:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that nothing listens on right now, and that no client is given as its own: those are above."""
-    while True:
-        port = random.randrange(*FREE_PORTS)  # noqa: S311
-        if is_free(port, host):
-            return port
+    """A TCP port that nothing listens on right now, and that no client is given as its own: those are above.
+
+    This process has not had it before, as long as there are others: who got it may not listen yet.
+    """
+    return next(port for port in _candidates if is_free(port, host))
+
+
+_candidates: Iterator[int]
+
+
+def take_ports_of(share: int, shares: int) -> None:
+    """Give out ports of this share alone, for processes that work side by side."""
+    global _candidates  # noqa: PLW0603 - one per process, as ports are
+    ports = FREE_PORTS[share::shares]
+    _candidates = itertools.cycle(random.sample(ports, len(ports)))
+
+
+take_ports_of(0, 1)
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
