@@ -20,6 +20,7 @@ from flows.replay import ReplaySettings, Summary, part_manifest
 from flows.replay_partition import PartitionReplay
 from flows.replay_range import Bound, ReplayRange, resolve
 from infra.settings import Settings
+from infra.tls import use_kafka_tls
 
 IDLE_WAIT = timedelta(milliseconds=5)
 _OUT = "out"  # the sink's only partition
@@ -171,5 +172,6 @@ def flow_over(
 def environment(brokers: str | None) -> tuple[str, ReplaySettings]:
     """(bootstrap servers, settings) of the environment."""
     settings = Settings()
+    use_kafka_tls(settings.tls("kafka"))
     decisive = ReplaySettings(settings.allowed_lateness_ms, round(settings.revision_horizon * 1000))
     return brokers or settings.bootstrap_servers, decisive
