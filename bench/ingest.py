@@ -23,7 +23,7 @@ from flows.channels import all_topics, create_topics
 from infra.local.kafka import kafka
 from infra.local.part import LOOPBACK, free_port, spawn, stop, wait_ready
 
-RATE, SYMBOLS = 20_000, 1_100
+RATE, SYMBOLS = 25_000, 1_100
 WARM_S, MEASURED_S = 5.0, 15.0
 READY_WITHIN_S = 60.0
 TRADES = 'ingest_payloads_total{event_type="aggTrade"}'

@@ -241,7 +241,8 @@ class Cluster:
 
 def write(brokers, topic, log):
     """The log into its topic, delivered."""
-    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 20})
+    room = {"queue.buffering.max.messages": 2_000_000}  # a recording at once
+    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 20, **room})
     failures = []
     for partition, entries in enumerate(log.partitions):
         for entry in entries:
