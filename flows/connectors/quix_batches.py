@@ -145,18 +145,19 @@ class BatchApplication(Application):
         log.info("reading %s", ", ".join(f"{p.topic}[{p.partition}]" for p in partitions) or "no partition")
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self.assigned = False
-        try:
-            super()._on_revoke(consumer, partitions)
-        finally:
-            self._sink.forget()
+        """What the batch holds is read again: to store it now could take longer than these partitions are ours."""
+        self._drop()
+        super()._on_revoke(consumer, partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Someone else has read these records by now: neither their rows nor their offsets are ours to write."""
+        self._drop()
+        super()._on_lost(consumer, partitions)
+
+    def _drop(self) -> None:
         self.assigned = False
         self._sink.forget()
         self._processing_context.init_checkpoint()
-        super()._on_lost(consumer, partitions)
 
 
 def _wait_out(error: KafkaError) -> None:

@@ -88,6 +88,29 @@ def test_sigterm_stores_what_is_there(kafka: str, clickhouse: str, tmp_path: Pat
     assert etl.lag() == 0
 
 
+def test_a_batch_whose_partitions_move_is_read_again(kafka: str, clickhouse: str, tmp_path: Path) -> None:
+    """Who gives partitions up stores nothing then: it could take longer than they are its own."""
+    first = Etl(kafka, clickhouse, tmp_path, BATCH_SIZE="1000", BATCH_TIMEOUT="90s")
+    group = {"KAFKA_TOPIC": first.topic.name, "KAFKA_GROUP_ID": first.topic.name}
+    names = {"CLICKHOUSE_DATABASE": first.database, "CLICKHOUSE_TABLE": first.database}
+    second = Etl(kafka, clickhouse, tmp_path, BATCH_SIZE="1000", BATCH_TIMEOUT="500ms", **group, **names)
+    try:
+        first.start()
+        poll_until(first.ready, "ready")
+        values = [message(i, "MOVED") for i in range(30)]
+        first.produce(values)
+        poll_until(lambda: first.metric("waiting_records") == 30, "a batch that waits")
+        second.start()
+        poll_until(first.count, "rows of the other")
+        assert first.metric("rows_inserted_total") == 0
+        assert first.end() == 0
+        poll_until(lambda: len(ids_of(first, "MOVED")) == 30, "all rows")
+        assert ids_of(first, "MOVED") == sorted(map(id_of, values))
+    finally:
+        first.close()
+        second.close()
+
+
 def test_native_port_is_read_as_http(kafka: str, tmp_path: Path) -> None:
     etl = Etl(kafka, "127.0.0.1:9000", tmp_path)
     etl.start()
