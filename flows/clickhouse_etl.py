@@ -5,7 +5,6 @@ A miniticker is stored once; of a SecondStat every revision is, and the view `se
 """
 
 import logging
-import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -104,7 +103,7 @@ def run(apps: Sequence[BatchApplication]) -> None:
         except Exception as error:
             log.exception("the ETL can't go on")
             failures.append(error)
-            signal.raise_signal(signal.SIGTERM)
+            drain.fail()
 
     threads = [threading.Thread(target=work, args=(app,), name=repr(app)) for app in apps]
     for thread in threads:

@@ -29,6 +29,7 @@ LIMIT_S = 7.5  # when the process ends wherever it stands; `tracker up` kills af
 _asked = threading.Event()
 _asked_at = 0.0
 _reading = False
+_code_at_limit = 1
 _wakeup: list[socket.socket] = []  # open as long as the process lives
 
 
@@ -37,10 +38,12 @@ def install(code_at_limit: int = 1) -> None:
 
     `code_at_limit` is the exit code after LIMIT_S: 0 where such an end is as good as any.
     """
+    global _code_at_limit  # noqa: PLW0603 - the process has one exit code
+    _code_at_limit = code_at_limit
     if not _wakeup:
         reader, writer = socket.socketpair()
         _wakeup[:] = reader, writer
-        threading.Thread(target=_end_in_time, args=(reader, code_at_limit), name="drain", daemon=True).start()
+        threading.Thread(target=_end_in_time, args=(reader,), name="drain", daemon=True).start()
     _wakeup[1].setblocking(False)
     signal.set_wakeup_fd(_wakeup[1].fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _heard_by_the_thread)
@@ -51,13 +54,21 @@ def _heard_by_the_thread(_signum: int, _frame: FrameType | None) -> None:
     """Set nothing here: where it interrupts `wait`, the event's lock is held by this very thread."""
 
 
-def _end_in_time(signals: socket.socket, code_at_limit: int) -> None:
+def fail() -> None:
+    """Ask for a drain in which nothing makes the exit code 0 any more: what a thread does that can't go on."""
+    global _code_at_limit  # noqa: PLW0603
+    _code_at_limit = 1
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _end_in_time(signals: socket.socket) -> None:
     """Hears of a signal also while the main thread is in C, where no Python handler runs."""
     global _asked_at  # noqa: PLW0603 - the process as a whole is asked
     while signals.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
         pass
     _asked_at = time.monotonic()
     _asked.set()
+    threading.Thread(target=_end_without_a_word, name="limit", daemon=True).start()
     time.sleep(1)
     if not _reading:
         log.info("told to stop before anything was read")
@@ -66,7 +77,13 @@ def _end_in_time(signals: socket.socket, code_at_limit: int) -> None:
     log.warning("not at an end %.1f s after the signal: a store does not answer, here or to another process", HINT_S)
     time.sleep(LIMIT_S - HINT_S)
     log.error("a store does not answer: ending %.1f s after the signal; what is not committed comes again", LIMIT_S)
-    _exit(code_at_limit)
+    _exit(_code_at_limit)
+
+
+def _end_without_a_word() -> None:
+    """Where nobody reads the log, writing to it takes for ever."""
+    time.sleep(LIMIT_S + 0.2)
+    os._exit(_code_at_limit)
 
 
 def give_up(reason: str) -> NoReturn:

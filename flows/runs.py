@@ -195,7 +195,8 @@ class TradeRuns:
         stats.watermark = int(state[WATERMARK])
         held, below = int(state[N_SUMS]), stats.watermark - stats.close_after_ms + 1
         closed = np.flatnonzero(self._sums[:held, SECOND] < below)
-        if stats.is_due(heartbeats > 0 or len(closed) > 0):
+        is_cut = len(closed) > 0 and not stats.is_published(int(self._sums[closed, SECOND].min()))
+        if is_cut or stats.is_due(heartbeats > 0 or len(closed) > 0):
             self.settle()
             published: list[Output] = []
             stats.publish(published)

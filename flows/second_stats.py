@@ -62,12 +62,16 @@ class SecondStatsStep(StatefulBatchLogic[Chunk, Output, bytes]):
         self._stats = PartitionStats(allowed_lateness_ms, revision_horizon_ms)
         self._runs = TradeRuns(self._stats)
         self._runs.warm_up()
+        self._is_new = snapshot is None
         if snapshot is not None:
             self._stats.restore(snapshot)
 
     def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Output], bool]:
         """Process the chunks in order."""
         out = Output(RecordColumns(SECONDSTAT.name), [])
+        if self._is_new and values[0].offsets[0] > 0:  # what retention has removed
+            self._stats.begin_amid(values[0].first_ms)
+        self._is_new = False
         for chunk in values:
             for output in self._runs.take(chunk.values, chunk.received_ms):
                 if isinstance(output, Closed):

@@ -1,7 +1,7 @@
 """A ClickHouse table over HTTP, as the ETL needs it: idempotent inserts, and what is already there."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,6 @@ class ClickHouseTable:
     ) -> None:
         self.server = server
         self.replacing = replacing
-        self._connect: Callable[[], Client] = server.connect
         self.name = f"{database}.{table}"
         self._columns = columns
         self._key = key
@@ -135,5 +134,5 @@ class ClickHouseTable:
 
     def _connected(self) -> Client:
         if self._client is None:
-            self._client = self._connect()
+            self._client = self.server.connect()
         return self._client

@@ -141,6 +141,8 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
         while len(self._producer) >= most:
             self._producer.flush(0.1)
             self._check()
+            if len(self._producer) >= most and drain.overdue():
+                drain.give_up(f"Kafka is away: {len(self._producer)} records are not delivered")
             if left != len(self._producer):
                 left, since, others_found_it = len(self._producer), time.monotonic(), False
             elif time.monotonic() - since > STUCK_S:
@@ -157,5 +159,3 @@ class KafkaSinkPart(StatefulSinkPartition[Iterable[Fields], None]):
     def _check(self) -> None:
         if self._error is not None:
             raise DeliveryFailed(f"Kafka refused a record: {self._error.str()}")
-        if len(self._producer) and drain.overdue():
-            drain.give_up(f"Kafka is away: {len(self._producer)} records are not delivered")

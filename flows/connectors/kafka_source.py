@@ -29,9 +29,12 @@ CLOSE_S = 1.0  # that the last commits may take
 
 
 class Chunk:
-    """Consecutive records of one partition, column-wise; keys and offsets are needed for few records, so made last."""
+    """Consecutive records of one partition, column-wise; keys and offsets are needed for few records, so made last.
 
-    __slots__ = ("_keys", "_messages", "_offsets", "partition", "received_ms", "topic", "values")
+    `first_ms` is the timestamp of the first of them.
+    """
+
+    __slots__ = ("_keys", "_messages", "_offsets", "first_ms", "partition", "received_ms", "topic", "values")
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Chunk:
         keys: list[bytes | None],
         values: list[bytes | None],
         received_ms: list[int | None],
+        first_ms: int = 0,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -48,6 +52,7 @@ class Chunk:
         self._keys = keys
         self.values = values
         self.received_ms = received_ms  # header `received_ms`, None where there is none
+        self.first_ms = first_ms
         self._messages: list[Message] | None = None
 
     @classmethod
@@ -57,7 +62,8 @@ class Chunk:
         received: list[int | None] = [None] * len(messages)
         if any(headers):
             received = [*map(_received_ms, headers)]
-        chunk = cls(topic, partition, [], [], [*map(Message.value, messages)], received)
+        _, first_ms = messages[0].timestamp()
+        chunk = cls(topic, partition, [], [], [*map(Message.value, messages)], received, first_ms)
         chunk._messages = messages
         return chunk
 
@@ -83,7 +89,7 @@ class Chunk:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, to which Kafka's own objects can't go."""
-        columns = self.topic, self.partition, self.offsets, self.keys, self.values, self.received_ms
+        columns = self.topic, self.partition, self.offsets, self.keys, self.values, self.received_ms, self.first_ms
         return Chunk, columns
 
 
@@ -115,7 +121,7 @@ class Liveness:
 
 
 class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
-    """Items are (partition as text, Chunk). Starts at the earliest offset, or at `start[partition]`.
+    """Items are (partition as text, Chunk). Starts at the earliest offset.
 
     With `stop`, a partition ends before that offset; partitions not named in it are not read.
     Raises OutOfRange or WrongLog for a snapshot that the log can't continue.
@@ -128,13 +134,11 @@ class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], Position]):
         group: str | None = None,
         *,
         chunk_size: int = CHUNK_SIZE,
-        start: Mapping[int, int] | None = None,
         stop: Mapping[int, int] | None = None,
     ) -> None:
         self.topic = topic
         self.group = group
         self.chunk_size = chunk_size
-        self.start = start or {}
         self.stop = stop
         self.liveness = Liveness()
         self.patience = CLOSE_S
@@ -196,7 +200,7 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
     def _first_offset(self, resume: Position | None, low: int, high: int) -> int:
         where = f"{self._source.topic} partition {self._partition}"
         if resume is None:
-            return max(low, self._source.start.get(self._partition, low))
+            return low
         if (resume.cluster_id, resume.topic) != (self._cluster_id, self._source.topic):
             raise WrongLog(
                 f"the snapshot is of topic {resume.topic} in Kafka cluster {resume.cluster_id}, but this is "
@@ -222,7 +226,7 @@ class KafkaPartition(StatefulSourcePartition[tuple[str, Chunk], Position]):
         if good and self._stop is not None and good[-1].offset() >= self._stop:
             good = [m for m in good if m.offset() < self._stop]
         if not good:
-            self._skip_to_stop(bool(messages))
+            self._skip_to_stop(any(m.error() is None for m in messages))
             self._awake = datetime.now(UTC) + IDLE_WAIT
             return []
         self._awake = None

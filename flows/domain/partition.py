@@ -49,6 +49,8 @@ class PartitionStats:
         self.next_close = NEVER  # the watermark at which a second is to be published
         self._published: dict[int, bytes] = {}  # seconds within the horizon, as flows.domain.packed has them
         self._newest = -NEVER  # of the published seconds
+        self._forgotten = -NEVER  # the newest second that an earlier, shorter horizon has dropped
+        self._whole_from = -NEVER
         self._dirty: dict[int, dict[str, Accumulator]] = {}
 
     def process(self, records: Iterable[tuple[LogRecord | InvalidRecord, int | None]]) -> list[Output]:
@@ -66,6 +68,10 @@ class PartitionStats:
                 self.counts["rejected"] += 1
                 out.append(Rejected(index, str(error)))
         return out
+
+    def begin_amid(self, first_ms: int) -> None:
+        """The log goes back to this time only: seconds that may have begun before are not published."""
+        self._whole_from = -(-(first_ms + SECOND_MS) // SECOND_MS) * SECOND_MS
 
     def take_sums(self, sums: Iterable[tuple[str, int, AccumulatorRow]]) -> None:
         """Take the sums of trades that `flows.runs` found valid and new, and of seconds that are not closed.
@@ -87,7 +93,11 @@ class PartitionStats:
     @property
     def is_reopened(self) -> bool:
         """Whether a published second counts as not closed: after a restart with a greater allowed lateness."""
-        return self._newest + self.close_after_ms > self.watermark
+        return max(self._newest, self._forgotten) + self.close_after_ms > self.watermark
+
+    def is_published(self, second: int) -> bool:
+        """Whether what such a second holds may be told."""
+        return second >= self._whole_from
 
     def keep(self, seconds: dict[int, bytes]) -> None:
         """Take seconds that were published and not known here, ascending and packed (`flows.domain.packed`)."""
@@ -135,7 +145,7 @@ class PartitionStats:
             return None
         self.counts["trades"] += 1
         second = trade_time - trade_time % SECOND_MS
-        if second + self.horizon_ms <= self.watermark:
+        if second <= self._last_dropped:
             self.counts["late"] += 1
             return InvalidRecord(f"too late: second {second} is beyond the revision horizon at W {self.watermark}")
         stat = self._accumulator(second, symbol)
@@ -173,16 +183,22 @@ class PartitionStats:
             if second + self.close_after_ms <= self.watermark:
                 stats |= self._open.pop(second, {})
             new = {symbol: stats[symbol].row() for symbol in sorted(stats)}
-            out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
+            if self.is_published(second):
+                out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
             packed = self._published.get(second)
             self._published[second] = merged(packed, new) if packed else pack(new)
             self._newest = max(self._newest, second)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
         self._forget()
 
+    @property
+    def _last_dropped(self) -> int:
+        """The newest second for which every trade is too late."""
+        return max(self.watermark - self.horizon_ms, self._forgotten)
+
     def _forget(self) -> None:
-        """Drop the published seconds for which every trade is too late."""
-        for second in [s for s in self._published if s + self.horizon_ms <= self.watermark]:
+        last_dropped = self._last_dropped
+        for second in [s for s in self._published if s <= last_dropped]:
             del self._published[second]
 
     def snapshot(self) -> bytes:
@@ -195,6 +211,8 @@ class PartitionStats:
             "open": _rows(self._open),
             "dirty": _rows(self._dirty),
             "published": self._published,
+            "forgotten": self._last_dropped,
+            "whole_from": self._whole_from,
         }
         return pickle.dumps(state, protocol=5)
 
@@ -211,6 +229,8 @@ class PartitionStats:
         if state["version"] == COMPRESSED_VERSION:
             self._published = {second: pack(_unpickled(rows)) for second, rows in self._published.items()}
         self._newest = max(self._published, default=-NEVER)
+        self._forgotten = state.get("forgotten", -NEVER)
+        self._whole_from = state.get("whole_from", -NEVER)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
 
     @property

@@ -178,3 +178,30 @@ def test_a_lane_that_fails_ends_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, "stopped in order\n")
     assert "RuntimeError: broken" in done.stderr
+
+
+FAILING_BESIDE_ONE_THAT_HANGS = """
+import time
+from flows import drain
+from flows.clickhouse_etl import run
+
+class Fails:
+    def run(self):
+        raise RuntimeError("broken")
+
+class Hangs:
+    def run(self):
+        time.sleep(60)
+
+drain.HINT_S, drain.LIMIT_S = 1.2, 2.0
+drain.install(code_at_limit=0)
+drain.draining()
+run([Hangs(), Fails()])
+"""
+
+
+def test_a_lane_that_fails_beside_one_that_hangs_is_no_success() -> None:
+    command = [sys.executable, "-c", FAILING_BESIDE_ONE_THAT_HANGS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "RuntimeError: broken" in done.stderr

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flows import runs
 from flows.domain.market import SCALE
-from flows.domain.partition import PartitionStats
+from flows.domain.partition import PartitionStats, Rejected
 from flows.domain.second_stat import SecondStat
 from flows.records import decode_trades
 from flows.runs import Closed, TradeRuns
@@ -233,20 +233,57 @@ def test_numbers_of_every_length_are_written_as_the_definition_does():
     assert len(expected) == len(pairs)
 
 
+def restarted(values, at, before, after):
+    """What is published from record `at` on by rows, and in runs, after a restart with another (lateness, horizon)."""
+    found = []
+    for by_row in (True, False):
+        first, then = PartitionStats(*before), PartitionStats(*after)
+        first.process(zip(decode_trades(values[:at]), [None] * at, strict=True))
+        then.restore(first.snapshot())
+        rest = values[at:]
+        if by_row:
+            found.append(then.process(zip(decode_trades(rest), [None] * len(rest), strict=True)))
+        else:
+            found.append(TradeRuns(then).process(rest, [None] * len(rest)))
+    return found
+
+
 def test_a_greater_lateness_after_a_restart_opens_what_was_published():
     values = [trade(1, BASE), b'{"e":"heartbeat","E":%d}' % (BASE + 1200), trade(2, BASE + 1210, lag=1205)]
     values.append(b'{"e":"heartbeat","E":%d}' % (BASE + 1220))
-    found = []
-    for by_row in (True, False):
-        first, then = PartitionStats(LATENESS, HORIZON), PartitionStats(2 * LATENESS, HORIZON)
-        first.process(zip(decode_trades(values[:2]), [None] * 2, strict=True))
-        then.restore(first.snapshot())
-        if by_row:
-            found.append(texts(then.process(zip(decode_trades(values[2:]), [None] * 2, strict=True))))
-        else:
-            found.append(texts(TradeRuns(then).process(values[2:], [None] * 2)))
-    assert found[0] == found[1]
-    assert [json.loads(text)["revision"] for _, _, text in found[0]] == [1]
+    by_row, in_runs = restarted(values, 2, (LATENESS, HORIZON), (2 * LATENESS, HORIZON))
+    assert by_row == in_runs
+    assert [stat.revision for stat in by_row] == [1]
+
+
+def test_a_longer_horizon_after_a_restart_does_not_bring_back_what_was_forgotten():
+    """Its trades are gone: a late one would be published as if it were the whole second."""
+    end = BASE + 1000 + HORIZON + 5000
+    values = [trade(1, BASE), b'{"e":"heartbeat","E":%d}' % end]
+    late, kept = trade(2, end + 10, lag=end - BASE), trade(3, end + 20, lag=4000)
+    rest = [*[late] * 20, *[kept] * 20, b'{"e":"heartbeat","E":%d}' % (end + 100)]
+    by_row, in_runs = restarted([*values, *rest], 2, (LATENESS, HORIZON), (LATENESS, 10 * HORIZON))
+    assert by_row == in_runs
+    assert [output.index for output in by_row if isinstance(output, Rejected)] == [0]
+    assert [output.timestamp for output in by_row if isinstance(output, SecondStat)] == [(end - 3980) // 1000 * 1000]
+
+
+def test_a_log_whose_beginning_is_gone_has_no_second_that_may_have_begun_there():
+    values = [trade(n, BASE + n * 10) for n in range(60, 500)]
+    values += [trade(1000, BASE + 5010, lag=4000), trade(1001, BASE + 5020, lag=2900)]
+    values += [b'{"e":"heartbeat","E":%d}' % (BASE + 9000)] * 3
+    whole, _ = by_rows(values, [None] * len(values))
+    expected = [one for one in whole if json.loads(one[2])["timestamp"] >= BASE + 2000]
+    for chunk in (1, 7, 1000):
+        stats = PartitionStats(LATENESS, HORIZON)
+        stats.begin_amid(BASE + 600)
+        restored = PartitionStats(LATENESS, HORIZON)
+        restored.restore(stats.snapshot())
+        runs, found = TradeRuns(restored), []
+        for at in range(0, len(values), chunk):
+            part = values[at : at + chunk]
+            found += runs.process(part, [None] * len(part))
+        assert texts(found) == expected
 
 
 def test_more_symbols_than_a_run_may_have():

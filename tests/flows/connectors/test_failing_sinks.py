@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from flows import drain
 from flows.channels import Topic, create_topics
 from flows.connectors import kafka_sink
 from flows.domain.errors import DeliveryFailed
@@ -115,6 +116,19 @@ def test_a_record_that_kafka_refuses_fails_the_flow_with_the_reason(start, kafka
     output, _ = flow.communicate(timeout=30)
     assert flow.returncode == 1, output[-3000:]
     assert "DeliveryFailed: Kafka refused a record" in output
+
+
+def test_a_record_at_the_end_of_a_long_drain_is_delivered_where_kafka_is_well(kafka, monkeypatch):
+    topic = Topic(f"drained-{uuid.uuid4().hex[:6]}", 1, {})
+    create_topics(kafka, [topic])
+    monkeypatch.setattr(drain, "overdue", lambda: True)
+    monkeypatch.setattr(drain, "give_up", pytest.fail)
+    part = kafka_sink.KafkaSinkPart(kafka)
+    part._producer.list_topics(topic.name, timeout=20)
+    part._producer.flush(20)
+    part.write_batch([[kafka_sink.Record(topic.name, b"k", b"v", 1)]])
+    monkeypatch.setattr(drain, "overdue", lambda: False)
+    part.snapshot()
 
 
 class Stuck:
