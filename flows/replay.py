@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flows.domain.errors import InvalidRange
 from flows.domain.second_stat import SecondStat
 from flows.replay_partition import PartitionReplay
-from flows.replay_range import Bound, ReplayRange, parse_bound, resolve
+from flows.replay_range import Bound, Offsets, ReplayRange, parse_bound, resolve
 
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
@@ -50,6 +50,7 @@ class Replay:
     """One pass over a range of a topic of raw aggTrades, in memory that does not grow with the range.
 
     `start` and `end` (exclusive) are what `parse_bound` gives: epoch ms, {partition: offset}, or None for all there is.
+    With `until`, the ends of an earlier pass, it is that pass once more, however far the log has grown since.
     The constructor looks the range up in Kafka; it raises NoTopic, InvalidRange (empty, or nothing there), OutOfRange
     (out of retention, with the earliest there is), all TrackerErrors, and confluent_kafka's KafkaException.
     """
@@ -61,9 +62,10 @@ class Replay:
         start: Bound = None,
         end: Bound = None,
         settings: ReplaySettings | None = None,
+        until: Offsets | None = None,
     ) -> None:
         self.settings = settings or ReplaySettings()
-        self.range = resolve(bootstrap_servers, topic, start, end, self.settings.revision_horizon_ms)
+        self.range = resolve(bootstrap_servers, topic, start, end, self.settings.revision_horizon_ms, until)
         self._asked = {"from": start, "to": end}
         self._parts: list[PartitionReplay] = []
         self._bootstrap_servers = bootstrap_servers

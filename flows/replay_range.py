@@ -67,9 +67,14 @@ def parse_bound(text: str) -> int | Offsets:
 
 
 def resolve(
-    bootstrap_servers: str, topic: str, start: Bound = None, end: Bound = None, revision_horizon_ms: int = 0
+    bootstrap_servers: str,
+    topic: str,
+    start: Bound = None,
+    end: Bound = None,
+    revision_horizon_ms: int = 0,
+    until: Offsets | None = None,
 ) -> ReplayRange:
-    """The offsets of a range as the topic is now.
+    """The offsets of a range as the topic is now; as it was when it ended at `until`, if that is given.
 
     Raises NoTopic, InvalidRange for one that is empty or names what is not there, OutOfRange for what retention has
     removed (with the earliest there is), and KafkaException.
@@ -80,7 +85,7 @@ def resolve(
             raise InvalidRange(f"the range is empty: there is no whole second in {iso(start)} to {iso(end)}")
     consumer = range_consumer(bootstrap_servers)
     try:
-        return _Resolver(consumer, topic, revision_horizon_ms).resolve(start, end)
+        return _Resolver(consumer, topic, revision_horizon_ms).resolve(start, end, until)
     finally:
         consumer.close()
 
@@ -88,6 +93,10 @@ def resolve(
 def _up(time_ms: int) -> int:
     """The first whole second from a time on."""
     return -(-time_ms // SECOND_MS) * SECOND_MS
+
+
+def _cut(one: PartitionRange, until: int) -> PartitionRange:
+    return replace(one, start=min(one.start, until), end=min(one.end, until))
 
 
 class _Resolver:
@@ -101,10 +110,11 @@ class _Resolver:
         self._all = sorted(found.partitions)
         self._bounds = offsets_held(consumer, topic, self._all)
 
-    def resolve(self, start: Bound, end: Bound) -> ReplayRange:
-        partitions = self._partitions(start, end)
+    def resolve(self, start: Bound, end: Bound, until: Offsets | None) -> ReplayRange:
+        partitions = self._partitions(start, end, until)
         self._check_offsets(start, "--from")
         self._check_offsets(end, "--to")
+        self._check_offsets(until, "offset")
         firsts = self._first_times([p for p in partitions if self._bounds[p][0] < self._bounds[p][1]])
         ends = {p: end[p] if isinstance(end, dict) else self._bounds[p][1] for p in partitions}
         likely = self._from_time(partitions, end + self._horizon_ms) if isinstance(end, int) else ends
@@ -112,16 +122,18 @@ class _Resolver:
             ranges = [self._by_offset(p, start[p], ends[p], firsts) for p in partitions]
         else:
             ranges = self._by_time(partitions, start, ends, firsts)
-        ranges = [replace(one, likely_end=max(one.start, likely[one.partition])) for one in ranges]
+        if until is not None:
+            ranges = [_cut(one, until[one.partition]) for one in ranges]
+        ranges = [replace(one, likely_end=max(one.start, min(one.end, likely[one.partition]))) for one in ranges]
         if all(one.start >= one.end for one in ranges):
             raise InvalidRange(f"the range holds no records: {self._holds(firsts)}")
         return ReplayRange(self._topic, tuple(ranges), end if isinstance(end, int) else None)
 
-    def _partitions(self, start: Bound, end: Bound) -> list[int]:
-        named = [set(bound) for bound in (start, end) if isinstance(bound, dict)]
+    def _partitions(self, *bounds: Bound) -> list[int]:
+        named = [set(bound) for bound in bounds if isinstance(bound, dict)]
         if not named:
             return self._all
-        if len(named) == 2 and named[0] != named[1]:
+        if any(one != named[0] for one in named):
             raise InvalidRange("--from and --to name different partitions")
         if unknown := sorted(named[0] - set(self._all)):
             raise InvalidRange(

@@ -147,7 +147,7 @@ class _Done:
 
 def _spooled(plan: Plan, brokers: str, directory: Path) -> tuple[Spool, dict[str, Any]]:
     with ProgressLine("records") as line:
-        replay = Replay(brokers, plan.topic, plan.start, plan.end, plan.settings)
+        replay = Replay(brokers, plan.topic, plan.start, plan.end, plan.settings, plan.until)
 
         def read() -> Iterator[SecondStat]:
             for stats, _ in replay.batches():

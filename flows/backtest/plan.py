@@ -14,7 +14,7 @@ from flows.backtest.params import as_text
 from flows.backtest.result import KEYS
 from flows.backtest.units import MONEY_PLACES, RATE, plain, rate, scaled_down
 from flows.replay import Bound, ReplaySettings
-from flows.replay_range import LATEST_MS
+from flows.replay_range import LATEST_MS, Offsets
 
 Json = dict[str, Any]
 
@@ -35,6 +35,7 @@ class Plan:
     allow_short: bool = False
     allow_debt: bool = False
     settings: ReplaySettings = field(default_factory=ReplaySettings)
+    until: Offsets | None = None
 
     def terms(self) -> Terms:
         """What trading costs. Raises BacktestError."""
@@ -64,7 +65,7 @@ class Plan:
 
     @classmethod
     def of_result(cls, result: object) -> Self:
-        """The plan of a result as `--json` wrote it; open ends are where they were. Raises BacktestError."""
+        """The plan of a result as `--json` wrote it, over the same offsets. Raises BacktestError."""
         if isinstance(result, list):
             raise BacktestError("this is the result of a sweep; a check needs the result of one run")
         if not isinstance(result, dict) or (missing := [key for key in KEYS if key not in result]):
@@ -82,7 +83,7 @@ class Plan:
                 result["strategy"],
                 manifest["topic"],
                 _bound(manifest["from"]),
-                ends if manifest["to"] is None else _bound(manifest["to"]),
+                _bound(manifest["to"]),
                 {name: as_text(_of_json(value)) for name, value in result["params"].items()},
                 result["cash"],
                 ours["fee_bps"],
@@ -91,6 +92,7 @@ class Plan:
                 ours["allow_short"],
                 ours["allow_debt"],
                 ReplaySettings(**manifest["settings"]),
+                ends,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BacktestError(f"this result's manifest can't be read: {type(error).__name__}: {error}") from error
@@ -98,7 +100,7 @@ class Plan:
     def elsewhere(self, topic: str) -> Self:
         """The same run over another topic, whose offsets are its own."""
         ends = [None if isinstance(bound, dict) else bound for bound in (self.start, self.end)]
-        return replace(self, topic=topic, start=ends[0], end=ends[1])
+        return replace(self, topic=topic, start=ends[0], end=ends[1], until=None)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, same_topic: bool) -> tuple[list[str], list[str]]:
@@ -107,11 +109,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, same_topic
     notes: list[str] = []
     for path, old, new in _leaves(before["manifest"], now["manifest"]):
         name = path.removeprefix(".")
-        if old == new or name == "to":
+        if old == new:
             continue
         may = name in {"version", "code", "backtest.code"}
         if not same_topic:
-            may |= name in {"topic", "from", "records"} or name.startswith("partitions")
+            may |= name in {"topic", "from", "to", "records"} or name.startswith("partitions")
         (notes if may else wrong).append(_line(f"manifest.{name}", old, new))
     return wrong, notes
 

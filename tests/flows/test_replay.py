@@ -1,5 +1,6 @@
 """Replays of real topics against the naive reference: the same bytes, whatever the range and however it is run."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,8 +33,8 @@ def topic(kafka, log):
     return fill(kafka, log)
 
 
-def output(kafka, topic, start=None, end=None, settings=None):
-    replay = Replay(kafka, topic, start, end, settings)
+def output(kafka, topic, start=None, end=None, settings=None, until=None):
+    replay = Replay(kafka, topic, start, end, settings, until)
     lines = b"".join(lines for _, lines in replay.batches())
     return lines, replay.manifest()
 
@@ -123,6 +124,32 @@ def test_an_end_by_offset_closes_nothing(kafka, topic, log):
     lines, manifest = output(kafka, topic, {LAST_PARTITION: 0}, {LAST_PARTITION: end})
     assert lines == b"".join(naive.final[key] + b"\n" for key in sorted(naive.final))
     assert manifest["partitions"]["7"]["end"] == end
+
+
+def test_a_pass_until_where_an_earlier_one_ended_is_that_pass_though_the_log_has_grown(kafka, log):
+    early, later = Log("grows"), Log("later")
+    for number, entries in enumerate(log.partitions):
+        some = len(entries) // (number + 2)
+        early.partitions[number], later.partitions[number] = entries[:some], entries[some:]
+    topic = fill(kafka, early)
+    middle = max(entry.timestamp for entry in early.partitions[0])  # partitions of fewer records end before
+    held = [(p, len(entries)) for p, entries in enumerate(early.partitions)]
+    ranges = [
+        (None, None), (None, MIDNIGHT + 10**6), (None, middle), (middle - 8000, middle + 10**6), (middle - 2000, None),
+        ({p: size // 2 for p, size in held}, middle + 10**6), ({p: size - 1 for p, size in held}, middle - 20_000),
+        (middle - 8000, dict(held)),
+    ]  # fmt: skip
+    passes = []
+    for start, end in ranges:
+        with contextlib.suppress(InvalidRange):
+            passes.append((start, end, *output(kafka, topic, start, end)))
+    assert len(passes) >= 7
+    fill(kafka, later, topic)
+    for start, end, lines, manifest in passes:
+        until = {int(p): part["end"] for p, part in manifest["partitions"].items()}
+        assert output(kafka, topic, start, end, until=until) == (lines, manifest)
+        grown = Replay(kafka, topic, start, end).range.partitions
+        assert isinstance(end, dict) or any(part.end > until[part.partition] for part in grown)
 
 
 def test_errors_say_what_there_is(kafka, topic, log):

@@ -101,6 +101,17 @@ def test_a_check_over_another_topic_of_the_same_trades(backtest, kafka, waves):
     assert "final_equity" in backtest("--check", "a.json", "--topic", fewer, ok=False).stderr
 
 
+def test_a_check_after_the_topic_has_grown(backtest, kafka):
+    values = up_and_down()
+    topic = fill(kafka, values[:200])
+    for number, words in enumerate(([], ["--to", "2024-08-08T23:57:00Z"],
+                                    ["--from", "2024-08-08T23:54:30Z", "--to", "2030-01-01"])):  # fmt: skip
+        backtest("buy_and_hold", "--topic", topic, *words, "--json", f"{number}.json")
+    fill(kafka, values[200:], name=topic)
+    for number in range(3):
+        assert "the same result" in backtest("--check", f"{number}.json").stdout
+
+
 STRATEGY = '''
 from decimal import Decimal
 from flows.backtest import Order

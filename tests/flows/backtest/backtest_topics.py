@@ -12,9 +12,9 @@ from flows.channels import create_topics, imported
 from flows.partitioning import partition_of
 
 
-def fill(brokers: str, values: Iterable[bytes], after_ms: int = 5000) -> str:
-    """Raw trades in a new topic, each at its E, and a heartbeat a partition that closes their last second."""
-    name = f"backtest-{uuid.uuid4().hex[:8]}"
+def fill(brokers: str, values: Iterable[bytes], after_ms: int = 5000, name: str | None = None) -> str:
+    """Raw trades in a new topic, or at the end of one, each at its E, and a heartbeat a partition that closes their last second."""
+    name = name or f"backtest-{uuid.uuid4().hex[:8]}"
     topic = imported(name)
     create_topics(brokers, [topic])
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 20})
