@@ -20,7 +20,7 @@ from flows.domain.errors import InvalidRecord, InvalidSymbol
 from flows.domain.market import NO_TIME
 from flows.domain.partition import checked_trade, is_invalid_row
 from flows.records import RawTrade, decode_trades
-from flows.trade_groups import TradeGroups
+from flows.trade_groups import TradeGroups, decode_trade
 from infra.recorded_lines import RecordedFile, TornFile, payload
 
 _SYMBOL_OF_FILE = re.compile(r"([^\W_]{2,30})-aggTrades-", re.IGNORECASE)
@@ -100,10 +100,12 @@ class RecordingFile:
             if self._kinds.setdefault(one.symbol, kind) == kind:
                 yield one
                 return
-        elif kind == b"trade" and self._kinds.setdefault(self._groups.symbol(data), kind) == kind:
-            for value in self._groups.add(data):
-                yield _recorded(value)
-            return
+        elif kind == b"trade":
+            trade = decode_trade(data)
+            if self._kinds.setdefault(trade.s, kind) == kind:
+                for value in self._groups.add(trade):
+                    yield _recorded(value)
+                return
         self.skipped += 1
 
     def _row(self, text: str) -> Recorded | None:

@@ -11,12 +11,16 @@ import msgspec
 
 from flows.domain.errors import InvalidRecord
 from flows.domain.intervals import IdIntervals
-from flows.domain.market import decimal_8, scaled
+from flows.domain.market import MAX_AMOUNT, decimal_8, scaled
+from flows.domain.partition import checked_trade
+from flows.records import RawTrade
 
 WAIT_MS = 100  # of event time, for more trades of a group
 
 
-class _Trade(msgspec.Struct, gc=False):
+class Trade(msgspec.Struct, gc=False):
+    """A `@trade` frame."""
+
     e: str
     E: int
     s: str
@@ -27,23 +31,37 @@ class _Trade(msgspec.Struct, gc=False):
     m: bool
 
 
-_decoder = msgspec.json.Decoder(_Trade)
+_decoder = msgspec.json.Decoder(Trade)
 
 
-def _decoded(data: bytes) -> _Trade:
+def decode_trade(data: bytes) -> Trade:
+    """A trade that is right as an aggTrade of its own. Raises InvalidRecord."""
     try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        trade = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"not a trade: {error}") from error
+    if not 0 < trade.E < 1 << 53:
+        raise InvalidRecord(f"E is {trade.E}")
+    checked_trade(RawTrade("aggTrade", trade.E, trade.s, trade.t, trade.p, trade.q, trade.t, trade.t, trade.T, trade.m))
+    return trade
 
 
 class _Group:
     __slots__ = ("agg_id", "event_time", "first", "last", "quantity", "trade")
 
-    def __init__(self, trade: _Trade, agg_id: int) -> None:
+    def __init__(self, trade: Trade, agg_id: int) -> None:
         self.trade, self.agg_id, self.event_time = trade, agg_id, trade.E
         self.first = self.last = trade.t
         self.quantity = scaled(trade.q)
+
+    def takes(self, trade: Trade) -> bool:
+        """Take a trade in, if it is the group's next one."""
+        first, quantity = self.trade, self.quantity + scaled(trade.q)
+        if (self.last + 1, first.T, first.p, first.m) != (trade.t, trade.T, trade.p, trade.m) or quantity >= MAX_AMOUNT:
+            return False
+        self.last, self.quantity = trade.t, quantity
+        self.event_time = max(self.event_time, trade.E)
+        return True
 
     def value(self) -> bytes:
         trade = self.trade
@@ -62,16 +80,8 @@ class TradeGroups:
         self._ids: dict[str, tuple[int, int]] = {}  # (last trade id, last aggregate id)
         self._seen: dict[str, IdIntervals] = {}
 
-    def symbol(self, data: bytes) -> str:
-        """Whose trade it is. Raises InvalidRecord for what is none."""
-        return _decoded(data).s
-
-    def add(self, data: bytes) -> Iterator[bytes]:
-        """What a trade completes. Raises InvalidRecord for what is none; one that came before is left out."""
-        trade = _decoded(data)
-        scaled(trade.p)
-        if not scaled(trade.q):
-            raise InvalidRecord(f"q is {trade.q}")
+    def add(self, trade: Trade) -> Iterator[bytes]:
+        """What a trade completes; one that came before is left out."""
         if self._was_seen(trade):
             return
         while self._open and (oldest := next(iter(self._open.values()))).event_time + WAIT_MS < trade.E:
@@ -79,11 +89,7 @@ class TradeGroups:
             yield oldest.value()
         group = self._open.get(trade.s)
         if group is not None:
-            first = group.trade
-            if trade.t == group.last + 1 and (first.T, first.p, first.m) == (trade.T, trade.p, trade.m):
-                group.last = trade.t
-                group.event_time = max(group.event_time, trade.E)
-                group.quantity += scaled(trade.q)
+            if group.takes(trade):
                 self._ids[trade.s] = trade.t, group.agg_id
                 return
             del self._open[trade.s]
@@ -93,7 +99,7 @@ class TradeGroups:
         self._ids[trade.s] = trade.t, agg_id
         self._open[trade.s] = _Group(trade, agg_id)
 
-    def _was_seen(self, trade: _Trade) -> bool:
+    def _was_seen(self, trade: Trade) -> bool:
         seen = self._seen.get(trade.s)
         if seen is None:
             self._seen[trade.s] = IdIntervals(trade.t)

@@ -38,7 +38,7 @@ def payload(line: bytes) -> bytes:
     if line.startswith(b"{") and b'"stream"' in line and b'"data"' in line:
         try:
             return bytes(_combined.decode(line).data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"no frame: {error}") from error
     return line.strip()
 

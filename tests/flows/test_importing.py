@@ -17,6 +17,7 @@ from naive import NaiveStats
 from replay_parts import records, written
 
 from flows.domain.errors import InvalidRange, InvalidSymbol, NotAlone, TopicIsNewer
+from flows.domain.market import MAX_AMOUNT, SCALE
 from flows.importing import TopicImport, merged, prepare_topic
 from flows.partitioning import partition_of
 from flows.recordings import RecordingFile
@@ -158,6 +159,23 @@ def test_single_trades_are_grouped(kafka, topic, tmp_path):
         (500, 500, 502, "1.50000000"), (501, 503, 503, "0.50000000"), (502, 504, 505, "1.00000000"),
         (600, 600, 600, "1.00000000"),
     ]  # fmt: skip
+
+
+def test_a_bad_trade_is_told_by_its_own_number_and_spoils_no_group(kafka, topic, tmp_path):
+    good = {"e": "trade", "E": BASE + 5, "s": "BTCUSDT", "t": 1, "p": "9", "q": "1", "T": BASE, "m": True}
+    half = str(MAX_AMOUNT // SCALE // 2 + 1)  # twice that is more than an aggTrade may have
+    changes = [
+        {}, {"p": "0"}, {"t": 2}, {"t": 3, "q": "0"}, {"t": 3, "T": BASE + 5000}, {"t": -1}, {"t": 3, "s": ""},
+        {"t": 3, "x": "deep"}, {"t": 3, "E": 1 << 53, "T": BASE}, {"t": 3},
+        {"t": 5, "q": half}, {"t": 6, "q": half}, {"t": 7, "p": "0"},
+    ]  # fmt: skip
+    path = tmp_path / "trades.jsonl"
+    path.write_text("".join(frame(good | change) for change in changes).replace('"deep"', "[" * 5000 + "]" * 5000))
+    counts, bad = do_import(kafka, topic, path)
+    assert [line.number for line in bad] == [2, 4, 5, 6, 7, 8, 9, 13]
+    values = [json.loads(v) for entries in records(kafka, topic) for k, v, _ in entries if k]
+    assert [(v["a"], v["f"], v["l"]) for v in values] == [(1, 1, 3), (5, 5, 5), (6, 6, 6)]
+    assert (counts.trades, counts.heartbeats) == (3, 8)
 
 
 def test_bad_lines_are_told_by_number_and_others_kept(kafka, topic, tmp_path):
