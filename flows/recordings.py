@@ -83,7 +83,7 @@ class RecordingFile:
         if self._member != self.file.member:
             self._member, self._began = self.file.member, self.lines - 1
             found = _SYMBOL_OF_FILE.match(Path(self._member).name) or _SYMBOL_OF_FILE.match(self.file.path.name)
-            self._symbol = (self._given or (found.group(1) if found else "")).upper()
+            self._symbol = (found.group(1) if found else self._given or "").upper()
         if self.lines == self._began + 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if not line[:1].isspace() and line[:1] not in (b"{", b"["):
@@ -112,13 +112,14 @@ class RecordingFile:
         cells = text.split(",")
         if not 7 <= len(cells) <= 8:
             raise InvalidRecord(f"neither a frame nor 7 or 8 columns: {text[:60]!r}")
-        if self.lines == self._began + 1 and not cells[0].isdigit():
+        if self.lines == self._began + 1 and not cells[0].isdigit() and not cells[5].strip().isdigit():
             return None  # a header
         if not self._symbol:
             name = self.file.member
             raise InvalidSymbol(f"{name}: whose trades? It is not named SYMBOL-aggTrades-…; say --symbol")
         agg_id, price, quantity, first, last, time, maker = (cell.strip() for cell in cells[:7])
-        if not (time.isdigit() and time.isascii()) or maker.lower() not in ("true", "false"):
+        are_whole = all(cell.isascii() and cell.isdigit() for cell in (agg_id, time))
+        if not are_whole or maker.lower() not in ("true", "false"):
             raise InvalidRecord(f"not a row of aggTrades: {text[:60]!r}")
         time_ms = int(time) // 1000 if int(time) >= _MICROSECONDS_FROM else int(time)
         if not _FROM_MS <= time_ms < _MICROSECONDS_FROM:

@@ -69,7 +69,7 @@ class RecordedFile:
                 raise TornFile(f"the file is torn or damaged: {error}") from error  # bzip2's
 
     def _lines(self, raw: IO[bytes]) -> Iterator[bytes]:
-        match self.path.suffix:
+        match self.path.suffix.lower():
             case ".gz":
                 yield from _bounded(gzip.GzipFile(fileobj=raw))
             case ".zst":

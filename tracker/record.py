@@ -112,10 +112,10 @@ def _frame(message: Message, counts: dict[str, int]) -> bytes:
 @contextmanager
 def _opened(out: Path) -> Iterator[IO[bytes]]:
     with out.open("xb") as raw:
-        if out.suffix == ".gz":
+        if out.suffix.lower() == ".gz":
             with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
                 yield file  # type: ignore[misc]
-        elif out.suffix == ".zst":
+        elif out.suffix.lower() == ".zst":
             with zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as file:
                 yield file
         else:

@@ -112,6 +112,9 @@ def test_a_file_in_every_wrapping_is_the_same_log(kafka, tmp_path):
         log = records(kafka, topic)
         assert expected in (None, log)
         expected = log
+    for name in ("z.zip", "z.jsonl.gz", "z.jsonl.zst"):
+        capitals = (tmp_path / name).rename(tmp_path / name.upper())
+        assert len([*RecordingFile(capitals, bad.append)]) == 40
 
 
 def test_public_csv_in_ms_and_us_with_and_without_header(kafka, tmp_path):
@@ -130,7 +133,7 @@ def test_public_csv_in_ms_and_us_with_and_without_header(kafka, tmp_path):
         if name == "other.csv":
             with pytest.raises(InvalidSymbol, match="whose trades"):
                 do_import(kafka, topic, tmp_path / name)
-        counts, bad = do_import(kafka, topic, tmp_path / name, symbol="btcusdt" if name == "other.csv" else None)
+        counts, bad = do_import(kafka, topic, tmp_path / name, symbol="btcusdt" if name == "other.csv" else "ethusdt")
         assert (counts.trades, bad) == (50, [])
         log = records(kafka, topic)
         assert expected in (None, log)
@@ -353,6 +356,13 @@ def test_a_time_in_another_unit_is_a_bad_line(tmp_path, time):
     path.write_text(f"1,1,1,1,1,{time},True\n")
     assert list(RecordingFile(path, bad.append)) == []
     assert "neither in ms nor in µs" in bad[0].reason
+
+
+def test_a_first_row_that_is_damaged_is_no_header(tmp_path):
+    path, bad = tmp_path / "BTCUSDT-aggTrades-1.csv", []
+    path.write_text(f"x0,1,1,0,0,{BASE},True\n1,1,1,1,1,{BASE},True\n")
+    assert [one.agg_id for one in RecordingFile(path, bad.append)] == [1]
+    assert [(line.number, line.reason[:22]) for line in bad] == [(1, "not a row of aggTrades")]
 
 
 @pytest.mark.parametrize("what", ["encrypted", "method", "lzma", "bzip2"])
