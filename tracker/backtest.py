@@ -17,7 +17,7 @@ from flows.backtest.loading import load
 from flows.backtest.params import parameters, read_params
 from flows.backtest.plan import Plan, differences
 from flows.backtest.result import Outcome
-from flows.backtest.runs import Watch, run_all
+from flows.backtest.runs import Watch, possible, run_all
 from flows.backtest.spool import Spool
 from flows.backtest.sweep import combinations, cores, sweep
 from flows.domain.second_stat import SecondStat
@@ -123,6 +123,12 @@ class _Done:
         known = parameters(loaded.strategy)
         values = read_params(loaded.strategy, given | {name: texts.split(",")[0] for name, texts in swept.items()})
         wanted = combinations(known, values, {name: texts.split(",") for name, texts in swept.items()})
+        if swept:
+            wanted, refusals = possible(loaded, wanted)
+            if not wanted:
+                raise refusals[0]
+            if refusals:
+                typer.echo(f"{len(refusals)} impossible combinations left out, the first: {refusals[0]}", err=True)
         with TemporaryDirectory(prefix="tracker-backtest-") as directory:
             spool, replayed = _spooled(plan, brokers, Path(directory))
             manifest = plan.manifest(replayed, loaded)

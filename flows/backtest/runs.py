@@ -53,6 +53,19 @@ def run_all(
         return [outcome(loaded.name, values, terms, run, metrics, hold) for values, run, metrics, hold in runs]
 
 
+def possible(loaded: Loaded, combinations: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[ParamError]]:
+    """The combinations that the strategy's constructor takes, and why it refuses the others. Raises BacktestError."""
+    taken, refusals = [], []
+    with localcontext(METRIC):
+        for values in combinations:
+            try:
+                _built(loaded, values)
+                taken.append(values)
+            except ParamError as error:
+                refusals.append(error)
+    return taken, refusals
+
+
 def _built(loaded: Loaded, values: Mapping[str, Any]) -> Any:
     try:
         return build(loaded.strategy, values)

@@ -170,10 +170,11 @@ def test_a_sweep_is_its_single_runs_best_first(backtest, waves):
         params = [word for name, value in one["params"].items() for word in ("--param", f"{name}={value}")]
         assert json.loads(backtest(*words, *params, "--json", "-").stdout) == one
     assert "result of a sweep" in backtest("--check", "sweep.json", ok=False).stderr
-    assert (
-        "must be above 0 and below slow"
-        in backtest(*words, "--sweep", "fast=2,9", "--param", "slow=5", ok=False).stderr
-    )
+    some = backtest(*words, "--sweep", "fast=3,2,7,9", "--sweep", "slow=5", "--json", "some.json")
+    assert "2 impossible combinations left out, the first: fast (7) must be above 0 and below slow (5)" in some.stderr
+    of_slow_5 = [one for one in swept if one["params"]["slow"] == 5]
+    assert json.loads((backtest.directory / "some.json").read_text()) == of_slow_5
+    assert "below slow" in backtest(*words, "--sweep", "fast=7,9", "--param", "slow=5", ok=False).stderr
 
 
 def test_ranges_and_symbols(backtest, waves):
