@@ -28,10 +28,11 @@ from tracker.places import kafka_address, kafka_problems
 from tracker.progress import ProgressLine
 from tracker.replay import From, To, bound, replay_settings
 
-Pairs = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")]
+WITH_CHECK = {"strategy", "topic", "report", "json_file", "equity_file", "check", "exchange", "data_dir"}
 
 
 def backtest(
+    context: typer.Context,
     strategy: Annotated[
         str | None,
         typer.Argument(
@@ -71,8 +72,8 @@ def backtest(
     with problems_shown(), kafka_problems(brokers):
         swept = _pairs(sweep_, "--sweep")
         if check is not None:
-            if swept or param:
-                raise BacktestError("--check takes the parameters from the file; leave --param and --sweep out")
+            if others := [option for name, option in _given(context).items() if name not in WITH_CHECK]:
+                raise BacktestError(f"--check takes what decides the run from the file; leave {', '.join(others)} out")
             before = _read(check)
             plan = Plan.of_result(before)
             plan = plan.elsewhere(topic) if topic and topic != plan.topic else plan
@@ -182,6 +183,13 @@ def _opened(file: Path | None) -> Iterator[Any]:
     else:
         with file.open("wb") as out:
             yield out.write
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """The options of the command line by the names of their parameters."""
+    options = {str(param.name): param.opts[0] for param in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in options}
+    return {name: options[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
