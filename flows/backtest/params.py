@@ -25,10 +25,19 @@ class Param:
 
     def read(self, text: str) -> Any:
         """Its value from text. Raises ParamError."""
+        if self.default is None and text.strip().lower() == "none":
+            return None
         try:
             return _read(self.type, text.strip())
         except (ValueError, InvalidOperation) as error:
             raise ParamError(f"{self.name}={text}: not {_named(self.type)}") from error
+
+    def of_default(self) -> Any:
+        """The default, its numbers in the declared type. Raises ParamError."""
+        try:
+            return _typed(self.type, self.default)
+        except (ValueError, InvalidOperation) as error:
+            raise ParamError(f"{self.name}: its default {self.default} is not {_named(self.type)}") from error
 
 
 def parameters(strategy: type) -> dict[str, Param]:
@@ -61,7 +70,7 @@ def read_params(strategy: type, given: Mapping[str, str]) -> dict[str, Any]:
         if name not in known:
             there = f"; it has {', '.join(known)}" if known else ""
             raise ParamError(f"{strategy.__name__} has no parameter {name}{there}")
-    values = {name: param.read(given[name]) if name in given else param.default for name, param in known.items()}
+    values = {name: param.read(given[name]) if name in given else param.of_default() for name, param in known.items()}
     if missing := [name for name, value in values.items() if value is REQUIRED]:
         raise ParamError(f"{strategy.__name__} needs --param {missing[0]}=… ({_named(known[missing[0]].type)})")
     return values
@@ -183,6 +192,12 @@ def _read(wanted: Any, text: str) -> Any:
     if _is_list(wanted):
         return get_origin(wanted)(_read(get_args(wanted)[0], part.strip()) for part in text.split(",") if part.strip())
     return READERS[wanted][0](text)
+
+
+def _typed(wanted: Any, value: Any) -> Any:
+    if _is_list(wanted) and isinstance(value, list | tuple):
+        return get_origin(wanted)(_typed(get_args(wanted)[0], one) for one in value)
+    return _read(wanted, as_text(value)) if isinstance(value, int | float | Decimal) else value
 
 
 def _first(text: str, choices: list[Any]) -> Any:

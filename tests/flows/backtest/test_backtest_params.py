@@ -10,7 +10,7 @@ from backtest_parts import flat, run, spooled, terms
 
 from flows.backtest import Order, ParamError, StrategyError
 from flows.backtest.loading import Loaded, load
-from flows.backtest.params import as_text, build, parameters, read_params
+from flows.backtest.params import as_json, as_text, build, parameters, read_params
 from flows.backtest.runs import run_all
 from flows.backtest.strategies import MovingAverageCross
 
@@ -85,6 +85,41 @@ def test_a_dataclass_and_an_init():
     assert list(parameters(ByInit)) == ["base", "power", "name"]
     assert build(ByInit, read_params(ByInit, {"power": "3", "base": "10"})).value == (1000, "n")
     assert build(Both, read_params(Both, {})).size == 4
+
+
+class Loose:
+    share: Decimal = 5
+    half: Decimal = 0.5
+    ratio: float | None = 2
+    pair: tuple[Decimal, ...] = [1, 2.5]
+    maybe: int = None
+    name: str = " as it is "
+
+    def on_second(self, stats, account):
+        return None
+
+
+def test_a_default_has_its_declared_type():
+    values = read_params(Loose, {})
+    assert values == {
+        "share": 5, "half": Decimal("0.5"), "ratio": 2, "pair": (1, Decimal("2.5")), "maybe": None, "name": " as it is "
+    }  # fmt: skip
+    assert [type(value) for value in (values["share"], values["ratio"], *values["pair"])] == [
+        Decimal, float, Decimal, Decimal,
+    ]  # fmt: skip
+    read = read_params(Loose, {name: as_text(value) for name, value in values.items() if name != "name"})
+    assert (read, as_json([*read.values()])) == (values, as_json([*values.values()]))
+
+
+def test_a_default_of_another_type_is_said():
+    class Wrong:
+        size: int = 0.5
+
+        def on_second(self, stats, account):
+            return None
+
+    with pytest.raises(ParamError, match=r"size: its default 0\.5 is not a whole number"):
+        read_params(Wrong, {})
 
 
 @pytest.mark.parametrize(
