@@ -112,7 +112,10 @@ def _time_ms(text: str, option: str) -> int:
     except InvalidRange as error:
         raise typer.BadParameter(f"{option}: {error}") from error
     if not isinstance(time_ms, int):
-        raise typer.BadParameter(f"{option}: an ISO time or epoch ms, not offsets")
+        raise typer.BadParameter(
+            f"{option}: give an ISO time or epoch ms. Offsets do not say which seconds are final: records after them "
+            "revise seconds before them. tracker replay shows the seconds of offsets"
+        )
     return time_ms
 
 

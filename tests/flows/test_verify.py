@@ -244,6 +244,7 @@ def test_usage(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tracker", "verify", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
+    assert ("Offsets" in done.stderr) == ("0:5" in words)
 
 
 STAT = SecondStat("A", 1000, 4, 5, 3, 4, 10, 40_00000000, 2, 10, 40_99999999, 1, 2, 0)
