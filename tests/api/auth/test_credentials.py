@@ -1,4 +1,5 @@
 import asyncio
+import random
 import sys
 import threading
 import time
@@ -7,9 +8,12 @@ from unicodedata import normalize
 
 import bcrypt
 import pytest
+from zxcvbn import zxcvbn
+from zxcvbn.adjacency_graphs import ADJACENCY_GRAPHS
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from zxcvbn.matching import L33T_TABLE
 
-from api.auth.common_passwords import is_common
+from api.auth.common_passwords import FEW_GUESSES, is_common
 from api.auth.credentials import PasswordHasher, checked_name, checked_password, composed
 from api.auth.errors import InvalidInput, Overloaded
 
@@ -109,6 +113,41 @@ def test_the_three_thousand_most_common_are_refused() -> None:
     listed = [word for word in FREQUENCY_LISTS["passwords"] if len(word) >= 8][:3000]
     assert len(listed) == 3000
     assert [word for word in listed if not is_common(word)] == []
+
+
+def variations(chosen: random.Random) -> list[str]:
+    """Of a word, a way over the keyboard, a sequence and a date: as they are, backwards, with signs, repeated."""
+    word = chosen.choice(FREQUENCY_LISTS[chosen.choice(list(FREQUENCY_LISTS))][:6000])
+    signs = "".join(chosen.choice(L33T_TABLE.get(one, [one])) if chosen.random() < 0.5 else one for one in word)
+    graph = ADJACENCY_GRAPHS[chosen.choice(["qwerty", "dvorak", "keypad"])]
+    way, direction = chosen.choice([key for key in graph if key.isalnum()]), chosen.randrange(4)
+    while len(way) < 12 and direction < len(graph[way[-1]]) and (key := graph[way[-1]][direction]):
+        way += key[0]
+    first = chosen.randrange(40, 90)
+    sequence = "".join(chr(first + 3 * step) for step in range(9))
+    date = chosen.choice(["{}{:02}{:02}", "{}.{}.{}"]).format(
+        chosen.randrange(1990, 2030), chosen.randrange(1, 13), chosen.randrange(1, 29)
+    )
+    plain = [word, signs, way, sequence, date, word.capitalize(), word.upper()]
+    varied = plain + [one[::-1] for one in plain]
+    return [one * times for one in varied for times in (1, 2, 3) if 8 <= len(one) * times <= 20]
+
+
+def test_all_that_zxcvbn_finds_within_few_guesses_is_refused() -> None:
+    chosen = random.Random(1)
+    found = [one for _ in range(60) for one in variations(chosen) if zxcvbn(one)["guesses"] < FEW_GUESSES]
+    assert len(found) > 200
+    assert [one for one in found if not is_common(one)] == []
+
+
+@pytest.mark.parametrize("password", ["4@8({[<3691!|70$5+%2", "l|6&7@+9($21!58<[{t0", "91{4623+$(" * 2, "12" * 10])
+def test_the_estimate_costs_little(password: str) -> None:
+    def taken_s() -> float:
+        began = time.thread_time()
+        is_common(password)
+        return time.thread_time() - began
+
+    assert min(taken_s() for _ in range(5)) < 0.005
 
 
 @pytest.mark.parametrize(
