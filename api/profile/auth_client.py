@@ -148,9 +148,11 @@ def _raise_for(error: grpc.aio.AioRpcError) -> NoReturn:
     if found is None:
         log.warning("the authorization service answers %s: %s", error.code().name, error.details())
         raise NotAvailable("the authorization service does not answer") from error
-    translated = found(error.details() or error.code().name)
     metadata: list[Any] = list(error.trailing_metadata() or ())
     told = next((str(value) for key, value in metadata if key == "retry-after"), "")
+    if found is TooManyRequests and not told:  # gRPC's own word: the service tells when to come again
+        raise InvalidInput("the request is too long") from error
+    translated = found(error.details() or error.code().name)
     if told.isdigit():
         translated.retry_after_s = int(told)
     raise translated from error

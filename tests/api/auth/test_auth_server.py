@@ -55,7 +55,7 @@ async def test_reflection_lists_the_services(auth: Auth) -> None:
 
 async def test_a_message_too_long_is_refused(auth: Auth) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await auth.stub.Login(auth_pb2.LoginRequest(name="x" * 70_000, password=PASSWORD))
+        await auth.stub.Login(auth_pb2.LoginRequest(name="x" * 140_000, password=PASSWORD))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -10,6 +10,10 @@ from profile_parts import COINS, PASSWORD, SECRET, Bff, assert_problem, push, un
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from api.http import MAX_BODY_BYTES
+from api.profile.auth_client import AuthClient, Visitor
+from api.profile.errors import InvalidInput
+from api.profile.security import MAX_REFRESH_TOKEN
 from api.tokens import AccessTokens
 
 AUTH = "/api/v1/auth"
@@ -121,6 +125,32 @@ BAD_CREDENTIALS: list[tuple[str, Any, int]] = [
 async def test_bad_credentials(client: httpx.AsyncClient, call: str, what: str, body: Any, status: int) -> None:
     # httpx would not write half characters; in JSON they are possible.
     assert_problem(await client.post(f"{AUTH}/{call}", content=json.dumps(body), headers=JSON), status)
+
+
+def longest(**fields: str) -> bytes:
+    """A body as long as one may be; the last field fills it up."""
+    start, end = json.dumps(fields).encode()[:-2], b'"}'
+    return start + b"x" * (MAX_BODY_BYTES - len(start) - len(end)) + end
+
+
+async def test_a_body_as_long_as_it_may_be_gets_the_usual_answers(client: httpx.AsyncClient, registered: str) -> None:
+    headers = {**JSON, "User-Agent": "\xff" * 200, "Cookie": "refreshToken=" + "x" * MAX_REFRESH_TOKEN}
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+
+    async def post(call: str, body: bytes, **more: str) -> httpx.Response:
+        return await client.post(f"{AUTH}/{call}", content=body, headers={**encoded, **more})
+
+    assert_problem(await post("login", longest(name=registered, password="")), 401)
+    assert_problem(await post("register", longest(name=unique(), password="")), 422)
+    bearer = f"Bearer {(await login(client, registered)).json()['accessToken']}"
+    assert_problem(await post("password", longest(currentPassword=PASSWORD, newPassword=""), Authorization=bearer), 422)
+
+
+async def test_a_message_too_long_for_the_service_is_not_too_many(auth_address: str) -> None:
+    auth = AuthClient(auth_address)
+    with pytest.raises(InvalidInput, match="too long"):
+        await auth.login("x" * 200_000, PASSWORD, Visitor())
+    await auth.close()
 
 
 @pytest.mark.parametrize(
