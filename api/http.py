@@ -78,7 +78,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install_problems(app: FastAPI, statuses: Mapping[type[Exception], int] | None = None) -> None:
-    """Answer every error as a problem document, and refuse bodies over 64 KiB.
+    """Answer every error as a problem document, refuse bodies over 64 KiB, and send nobody from `/x/` to `/x`.
 
     `statuses` is the service's table of domain errors; their text becomes `detail`, and an attribute
     `retry_after_s` of the error becomes Retry-After.
@@ -89,6 +89,7 @@ def install_problems(app: FastAPI, statuses: Mapping[type[Exception], int] | Non
     for error_type, status in (statuses or {}).items():
         app.add_exception_handler(error_type, _domain_error(status))
     app.router.route_class = StrictJsonRoute
+    app.router.redirect_slashes = False  # that of `/sessions/`, with its id left out, would end all sessions
     app.add_middleware(BodyLimit)
     app.add_middleware(HeadLimit)
 

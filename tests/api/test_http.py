@@ -124,6 +124,10 @@ async def test_bad_bodies_are_422(client: httpx.AsyncClient, body: bytes) -> Non
     assert_problem(response, 422)
 
 
+async def test_a_slash_too_many_is_not_found(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.delete("/things/"), 404)
+
+
 async def test_a_byte_order_mark_does_no_harm(client: httpx.AsyncClient) -> None:
     body = '{"name":"ada"}'.encode("utf-8-sig")
     assert (await client.post("/things", content=body, headers={"Content-Type": "application/json"})).is_success

@@ -101,6 +101,11 @@ async def test_one_session_is_ended(account: Account, device: Account) -> None:
     assert_problem(await account.call("DELETE", f"{AUTH}/sessions/{other}"), 404)
 
 
+async def test_a_session_without_its_id_is_not_all_of_them(account: Account, device: Account) -> None:
+    assert_problem(await account.call("DELETE", f"{AUTH}/sessions/"), 404)
+    assert len(await account.sessions()) == 2
+
+
 async def test_all_sessions_are_ended_and_the_cookie_goes(account: Account, device: Account) -> None:
     assert (await account.call("DELETE", f"{AUTH}/sessions")).json() == {"message": "sessions revoked"}
     assert "refreshToken" not in account.client.cookies
