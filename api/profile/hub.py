@@ -56,6 +56,7 @@ class Hub:
         self._changed_quotes: set[Quote] = set()
         self._prices_changed = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._price_loads: dict[Quote, asyncio.Task[None]] = {}
         self.feed: Feed
 
     @asynccontextmanager
@@ -104,9 +105,10 @@ class Hub:
 
     async def close(self) -> None:
         """Give up what is being read."""
-        for task in self._reloads:
+        tasks = {*self._reloads, *self._price_loads.values()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._reloads, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _push_prices(self) -> None:
         while True:
@@ -159,10 +161,9 @@ class Hub:
             coins = await self._load(live.user_id)
             if not live.viewers:
                 return
-            new = self._hold(live, {coin.symbol: self._quote(coin.symbol) for coin in coins})
-            if new:
-                await self.feed.load(new)
-                self._check_ages(new)
+            self._begin_loading(self._hold(live, {coin.symbol: self._quote(coin.symbol) for coin in coins}))
+            for load in {self._price_loads[quote] for quote in live.quotes.values() if quote in self._price_loads}:
+                await asyncio.shield(load)  # others may wait for it too
             live.loaded = changes
             live.hold(
                 [Holding(coin.quantity, live.quotes[coin.symbol]) for coin in coins if coin.symbol in live.quotes]
@@ -174,10 +175,19 @@ class Hub:
             quote = self._quotes[symbol] = Quote(symbol)
         return quote
 
-    def _check_ages(self, quotes: Iterable[Quote]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        for quote in quotes:
-            quote.check_age(now_ms, self._stale_after_ms)
+    def _begin_loading(self, quotes: list[Quote]) -> None:
+        if quotes := [quote for quote in quotes if quote not in self._price_loads]:
+            self._price_loads |= dict.fromkeys(quotes, asyncio.create_task(self._load_prices(quotes)))
+
+    async def _load_prices(self, quotes: list[Quote]) -> None:
+        try:
+            await self.feed.load(quotes)
+            now_ms = time.time_ns() // 1_000_000
+            for quote in quotes:
+                quote.check_age(now_ms, self._stale_after_ms)
+        finally:
+            for quote in quotes:
+                del self._price_loads[quote]
 
     def _hold(self, live: LivePortfolio, quotes: dict[str, Quote]) -> list[Quote]:
         """The user holds these from now on; gives those that nobody held before."""
