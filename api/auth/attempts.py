@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,8 +15,9 @@ from api.auth import throttle
 from api.auth.database import Database
 from api.auth.errors import TooManyTries
 from api.auth.repository import families, metadata, tokens
-from api.auth.throttle import Failures, Keys
+from api.auth.throttle import Failures, Keys, Limit
 
+_TOO_MANY = "too many failed logins; try again later"
 _time = sa.DateTime(timezone=True)
 login_failures = sa.Table(
     "login_failures",
@@ -39,8 +40,15 @@ class Try:
     """A try that has been counted as a failure, until `Throttle.succeeded` or `Throttle.forgive` takes it back."""
 
     keys: Keys
+    counted: frozenset[bytes]  # of the keys
     known: bool
     waited_s: float
+    early_s: float = 0.0  # it came so much too early for any but those who are known
+
+    def ensure_due(self, right: bool) -> None:
+        """Raises TooManyTries if it came too early, but for the right password from who is known."""
+        if self.early_s and not (right and self.known):
+            raise TooManyTries(_TOO_MANY, self.early_s)
 
 
 class Throttle:
@@ -57,25 +65,25 @@ class Throttle:
         self._sleep = sleep
 
     async def enter(self, keys: Keys, user_id: uuid.UUID | None, device: bytes | None = None) -> Try:
-        """Count a try before its password is checked, and wait if it has to. Raises TooManyTries.
+        """Count a try before its password is checked, and wait if it has to. Raises TooManyTries, here or later.
 
         `device` is the hash of a refresh token that the caller has. Unknown users (None) cost the same queries.
         """
         async with self._database.transaction() as connection:
             place, family = await _known(connection, user_id or uuid.uuid4(), keys, device, self._clock())
-            known = place or family is not None
             if family is not None:
-                keys = keys.of_device(family.bytes)
-            wait_s = await self._count(connection, keys, known)
-        await self._sleep(wait_s)
-        return Try(keys, known, wait_s)
+                attempt = await self._count_own(connection, keys.of_device(family.bytes))
+            else:
+                attempt = await self._count(connection, keys, place)
+        await self._sleep(attempt.waited_s)
+        return attempt
 
     async def enter_known(self, keys: Keys) -> Try:
         """The same for a caller who is known anyway. Raises TooManyTries."""
         async with self._database.transaction() as connection:
-            wait_s = await self._count(connection, keys, known=True)
-        await self._sleep(wait_s)
-        return Try(keys, True, wait_s)
+            attempt = await self._count_own(connection, keys)
+        await self._sleep(attempt.waited_s)
+        return attempt
 
     async def succeeded(self, attempt: Try, user_id: uuid.UUID) -> None:
         """The password was right: begin anew here, and know the place."""
@@ -96,18 +104,16 @@ class Throttle:
 
     async def reset(self, attempt: Try) -> None:
         """Forget the failures of this account at this place."""
-        own = attempt.keys.both if attempt.known else attempt.keys.strangers
+        own = attempt.counted & {attempt.keys.both, attempt.keys.strangers}
         async with self._database.transaction() as connection:
-            await connection.execute(login_failures.delete().where(login_failures.c.key == own))
+            await connection.execute(login_failures.delete().where(await _lock(connection, own)))
 
     async def forgive(self, attempt: Try) -> None:
         """It was no failure."""
-        keys = sorted(throttle.counted_under(attempt.keys, attempt.known))
+        less = {"failures": sa.func.greatest(login_failures.c.failures - 1, 0)}
         async with self._database.transaction() as connection:
-            chosen = sa.select(login_failures.c.key).where(login_failures.c.key.in_(keys))
-            await connection.execute(chosen.order_by(login_failures.c.key).with_for_update())
-            less = {"failures": sa.func.greatest(login_failures.c.failures - 1, 0)}
-            await connection.execute(login_failures.update().where(login_failures.c.key.in_(keys)).values(less))
+            counted = await _lock(connection, attempt.counted)
+            await connection.execute(login_failures.update().where(counted).values(less))
 
     async def forget_old(self) -> None:
         """Delete what counts no more."""
@@ -117,18 +123,31 @@ class Throttle:
             await connection.execute(login_failures.delete().where(old))
             await connection.execute(known_places.delete().where(known_places.c.last_at < now - throttle.KNOWN_FOR))
 
-    async def _count(self, connection: AsyncConnection, keys: Keys, known: bool) -> float:
-        """Count a failure; gives how long the try has to wait. Raises TooManyTries, and counts nothing, if too long."""
-        now, limits = self._clock(), throttle.counted_under(keys, known)
-        counted = await _locked(connection, sorted(limits), now)
-        wait_s = throttle.wait_s(keys, counted, known, now)
+    async def _count(self, connection: AsyncConnection, keys: Keys, known: bool) -> Try:
+        """Count a failure. Raises TooManyTries, and counts nothing, if this account failed too often here.
+
+        What came too early for what others did is counted here only, and checked as anything else: it costs the same.
+        """
+        now, limits = self._clock(), throttle.limits_of(keys)
+        counted = await _locked(connection, limits, now)
+        own_s, wait_s = throttle.own_wait_s(keys, counted, now), throttle.wait_s(keys, counted, now)
+        if own_s > throttle.PATIENCE_S:
+            raise TooManyTries(_TOO_MANY, wait_s)
         if wait_s > throttle.PATIENCE_S:
-            raise TooManyTries("too many failed logins; try again later", wait_s)
-        for key in sorted(limits):
-            failures = throttle.current(counted.get(key), limits[key], now) + 1
-            new = {"failures": failures, "last_at": now + timedelta(seconds=wait_s)}
-            await connection.execute(login_failures.update().where(login_failures.c.key == key).values(new))
-        return wait_s
+            await _add(connection, {keys.both: throttle.ACCOUNT}, counted, now, own_s)
+            return Try(keys, frozenset([keys.both]), known, own_s, early_s=wait_s)
+        await _add(connection, limits, counted, now, wait_s)
+        return Try(keys, frozenset(limits), known, wait_s)
+
+    async def _count_own(self, connection: AsyncConnection, keys: Keys) -> Try:
+        """Count a failure of this device alone. Raises TooManyTries, and counts nothing."""
+        now, limits = self._clock(), {keys.both: throttle.ACCOUNT}
+        counted = await _locked(connection, limits, now)
+        wait_s = throttle.own_wait_s(keys, counted, now)
+        if wait_s > throttle.PATIENCE_S:
+            raise TooManyTries(_TOO_MANY, wait_s)
+        await _add(connection, limits, counted, now, wait_s)
+        return Try(keys, frozenset(limits), True, wait_s)
 
 
 async def _known(
@@ -146,10 +165,32 @@ async def _known(
     return bool(row[0]), row[1]
 
 
-async def _locked(connection: AsyncConnection, keys: list[bytes], now: datetime) -> dict[bytes, Failures]:
+async def _lock(connection: AsyncConnection, keys: Collection[bytes]) -> sa.ColumnElement[bool]:
+    """The rows of the keys, locked in their order as `_locked` does."""
+    chosen = login_failures.c.key.in_(keys)
+    locked = sa.select(login_failures.c.key).where(chosen).order_by(login_failures.c.key)
+    await connection.execute(locked.with_for_update())
+    return chosen
+
+
+async def _locked(connection: AsyncConnection, keys: Collection[bytes], now: datetime) -> dict[bytes, Failures]:
     """What is counted under the keys, locked in their order against other tries."""
-    missing = insert(login_failures).values([{"key": key, "failures": 0, "last_at": now} for key in keys])
+    missing = insert(login_failures).values([{"key": key, "failures": 0, "last_at": now} for key in sorted(keys)])
     await connection.execute(missing.on_conflict_do_nothing())
     query = sa.select(login_failures).where(login_failures.c.key.in_(keys)).order_by(login_failures.c.key)
     rows = await connection.execute(query.with_for_update())
     return {row.key: Failures(row.failures, row.last_at) for row in rows}
+
+
+async def _add(
+    connection: AsyncConnection,
+    limits: Mapping[bytes, Limit],
+    counted: Mapping[bytes, Failures],
+    now: datetime,
+    wait_s: float,
+) -> None:
+    """One failure more under each key, when the try has waited."""
+    for key in sorted(limits):
+        failures = throttle.current(counted.get(key), limits[key], now) + 1
+        new = {"failures": failures, "last_at": now + timedelta(seconds=wait_s)}
+        await connection.execute(login_failures.update().where(login_failures.c.key == key).values(new))

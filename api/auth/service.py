@@ -102,6 +102,7 @@ class AuthService:
         except Overloaded:
             await self._throttle.forgive(attempt)
             raise
+        attempt.ensure_due(right)
         if user is None or not right:
             raise NotAuthenticated(WRONG_CREDENTIALS)
         await self._throttle.succeeded(attempt, user.id)

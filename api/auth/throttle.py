@@ -3,9 +3,12 @@
 Every failure is counted for the account, the address, and both together. After a few, each further try has to wait
 longer than the one before, up to a limit that leaves an attacker fewer than a hundred tries an hour.
 
-The owner is never locked out, since what strangers do is not counted against places the account knows:
-- An address the user has registered or logged in from, or a device with a refresh token of the user's (even one that
-  is used up), is counted by itself: only its own failures slow it.
+The owner is never locked out, since what strangers do is not counted against devices and places the account knows:
+- A device with a refresh token of the user's (even one that is used up) is counted by itself: only its own failures
+  slow it.
+- At an address the user has registered or logged in from, the right password gets in however busy the account and the
+  address are; only failures with that account there slow it. A wrong one is counted and answered there as everywhere,
+  and as one for a name that nobody has: else it could be told who has been there.
 - Any other address has a few tries of its own, however busy the account is; of IPv6, any other network of the size
   that a site has, which holds 65,536 of those that are one address here.
 """
@@ -50,7 +53,7 @@ class Keys:
     account: bytes
     address: bytes
     both: bytes
-    strangers: bytes  # like `both`, for tries from a place that the account does not know
+    strangers: bytes  # like `both`, of the site
 
     def of_device(self, device: bytes) -> "Keys":
         """The keys of a try from a device of the user's: an attacker at its address doesn't use up its tries."""
@@ -76,20 +79,21 @@ def place_of(address: str, prefix: int = 64) -> bytes:
     return hashlib.sha256(b"address\0" + str(parsed).encode()).digest()
 
 
-def wait_s(keys: Keys, counted: Mapping[bytes, Failures], known: bool, now: datetime) -> float:
-    """How long this try has to wait; 0 when it need not."""
-    if known:
-        return _due_s(counted.get(keys.both), ACCOUNT, now)
+def own_wait_s(keys: Keys, counted: Mapping[bytes, Failures], now: datetime) -> float:
+    """How long this try has to wait for what has failed with this account here, or on this device."""
+    return _due_s(counted.get(keys.both), ACCOUNT, now)
+
+
+def wait_s(keys: Keys, counted: Mapping[bytes, Failures], now: datetime) -> float:
+    """How long this try has to wait in all, where neither device nor place is known; 0 when it need not."""
     own = current(counted.get(keys.strangers), ACCOUNT, now)
     account_s = 0.0 if own < STRANGER_TRIES else _due_s(counted.get(keys.account), ACCOUNT, now)
-    return max(account_s, _due_s(counted.get(keys.address), ADDRESS, now))
+    return max(own_wait_s(keys, counted, now), account_s, _due_s(counted.get(keys.address), ADDRESS, now))
 
 
-def counted_under(keys: Keys, known: bool) -> dict[bytes, Limit]:
-    """The keys this try counts for."""
-    if known:
-        return {keys.both: ACCOUNT}
-    return {keys.account: ACCOUNT, keys.address: ADDRESS, keys.strangers: ACCOUNT}
+def limits_of(keys: Keys) -> dict[bytes, Limit]:
+    """All that a try is counted for, but that of a device, which is for `both` alone."""
+    return {keys.account: ACCOUNT, keys.address: ADDRESS, keys.strangers: ACCOUNT, keys.both: ACCOUNT}
 
 
 def current(failures: Failures | None, limit: Limit, now: datetime) -> int:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from auth_parts import PASSWORD, Auth
 
-from api.auth.throttle import ACCOUNT, ADDRESS, STRANGER_TRIES, Failures, Limit, keys_of, place_of, wait_s
+from api.auth.throttle import ACCOUNT, ADDRESS, STRANGER_TRIES, Failures, Limit, keys_of, own_wait_s, place_of, wait_s
 from protos import auth_pb2
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -26,7 +26,7 @@ def failed(count: int, seconds_ago: float = 0) -> Failures:
      (failed(11, 1.5), 0.5), (failed(11, 2), 0), (failed(10**6, 3601), 0)],
 )  # fmt: skip
 def test_each_further_failure_costs_more(failures: Failures, seconds: float) -> None:
-    assert wait_s(KEYS, {KEYS.both: failures}, True, NOW) == pytest.approx(seconds)
+    assert own_wait_s(KEYS, {KEYS.both: failures}, NOW) == pytest.approx(seconds)
 
 
 def tries_in_an_hour(limit: Limit) -> int:
@@ -34,7 +34,7 @@ def tries_in_an_hour(limit: Limit) -> int:
     tries, now, end = 0, NOW, NOW + timedelta(hours=1)
     while now < end:
         tries += 1
-        now += timedelta(seconds=wait_s(KEYS, {KEYS.both: Failures(tries, now)}, True, now))
+        now += timedelta(seconds=own_wait_s(KEYS, {KEYS.both: Failures(tries, now)}, now))
     return tries
 
 
@@ -44,18 +44,18 @@ def test_an_hour_has_fewer_than_a_hundred_tries() -> None:
 
 def test_what_strangers_did_does_not_slow_a_known_place() -> None:
     attacked = {KEYS.account: failed(1000), KEYS.address: failed(1000)}
-    assert wait_s(KEYS, attacked, True, NOW) == 0
+    assert own_wait_s(KEYS, attacked, NOW) == 0
 
 
 def test_a_new_address_has_tries_of_its_own_however_busy_the_account_is() -> None:
     attacked = {KEYS.account: failed(1000)}
     for own in range(STRANGER_TRIES):
-        assert wait_s(KEYS, {**attacked, KEYS.both: failed(own)}, False, NOW) == 0
-    assert wait_s(KEYS, {**attacked, KEYS.both: failed(STRANGER_TRIES)}, False, NOW) == 45
+        assert wait_s(KEYS, {**attacked, KEYS.both: failed(own)}, NOW) == 0
+    assert wait_s(KEYS, {**attacked, KEYS.both: failed(STRANGER_TRIES)}, NOW) == 45
 
 
 def test_an_address_that_tries_many_names_is_slowed_for_all() -> None:
-    assert wait_s(KEYS, {KEYS.address: failed(ADDRESS.free + 5)}, False, NOW) == 5
+    assert wait_s(KEYS, {KEYS.address: failed(ADDRESS.free + 5)}, NOW) == 5
 
 
 @pytest.mark.parametrize(("one", "other", "same"), [
@@ -135,6 +135,46 @@ async def test_many_names_from_one_address(auth: Auth) -> None:
     assert codes[-10:] == [Code.RESOURCE_EXHAUSTED] * 10
     name = await registered(auth, "198.51.100.9")
     assert isinstance(await login(auth, name, PASSWORD, "198.51.100.9"), auth_pb2.TokenResponse)
+
+
+async def test_who_has_been_at_an_address_cannot_be_told(auth: Auth) -> None:
+    name, nobody, here = await registered(auth, "198.51.100.10"), f"nobody-{uuid.uuid4()}", "198.51.100.10"
+    for one in (name, nobody):
+        await attack(auth, one, "198.51.100.11")
+    # However busy the account is, and then the address:
+    assert await attack(auth, name, here, 8) == await attack(auth, nobody, here, 8)
+    for n in range(110):
+        await login(auth, f"nobody-{n}-{uuid.uuid4()}", "wrong password", here)
+    answers = [await login(auth, one, "wrong password", here) for one in (name, nobody)]
+    assert answers == [Code.RESOURCE_EXHAUSTED] * 2
+    assert isinstance(await login(auth, name, PASSWORD, here), auth_pb2.TokenResponse)
+
+
+async def test_a_try_that_comes_too_early_takes_as_long_whoever_has_the_name(
+    auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, checked, real = await registered(auth), [], auth.hasher.matches
+
+    async def matches(password: str, hashed: str | None, waited_s: float = 0.0) -> bool:
+        checked.append(hashed)
+        return await real(password, hashed, waited_s)
+
+    names = name, f"nobody-{uuid.uuid4()}"
+    for one in names:
+        await attack(auth, one, ELSEWHERE)
+        await attack(auth, one, HOME, STRANGER_TRIES)
+    monkeypatch.setattr(auth.hasher, "matches", matches)
+    assert [await login(auth, one, "wrong password", HOME) for one in names] == [Code.RESOURCE_EXHAUSTED] * 2
+    assert [hashed is None for hashed in checked] == [False, True]
+
+
+async def test_the_right_password_too_early_opens_known_places_only(auth: Auth) -> None:
+    name = await registered(auth)
+    await attack(auth, name, ELSEWHERE)
+    for address in (HOME, "203.0.113.9"):
+        await attack(auth, name, address, STRANGER_TRIES)
+    assert await login(auth, name, PASSWORD, "203.0.113.9") == Code.RESOURCE_EXHAUSTED
+    assert isinstance(await login(auth, name, PASSWORD, HOME), auth_pb2.TokenResponse)
 
 
 async def test_tries_at_the_same_time_are_counted_before_they_are_checked(auth: Auth) -> None:
