@@ -21,7 +21,7 @@ setup: $(VENV)/.product  ## install the product
 setup-dev: $(VENV)/.dev  ## install the product and the development tools
 
 test: $(VENV)/.dev  ## the test suite, on real parts; what kills and freezes them is test-faults
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not faults" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not faults" $(PYTEST_ARGS)
 
 test-determinism: $(VENV)/.dev  ## the long matrix: one log, the same bytes however it is run (DETERMINISM_SEEDS=1,2)
 	DETERMINISM=long $(BIN)/python -m pytest -n 2 --dist load -q -rP tests/determinism $(PYTEST_ARGS)

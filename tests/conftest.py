@@ -28,11 +28,6 @@ take_ports_of(
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with whole stacks first: workers take whole files, and one begun last would be waited for alone."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-
-
 @pytest.fixture(scope="session")
 def store_data() -> Iterator[Path]:
     """A directory for the session's stores, with their logs.

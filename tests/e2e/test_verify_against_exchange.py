@@ -13,7 +13,7 @@ from stack import Stack, poll_until
 
 from flows.partitioning import partition_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(300)]
 SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT,DOGEUSDT"
 FAULTS = [
     {"fault": "duplicates", "rate": 0.1},

@@ -7,6 +7,7 @@ import pytest
 from flow_process import poll_until
 from ingest_parts import world
 
+pytestmark = pytest.mark.faults
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
