@@ -14,11 +14,21 @@ import numpy as np
 from flows.domain.market import SCALE
 from flows.run_scan import Bytes, Ints, Wide, native, text
 
-_FIELDS = 9  # after the symbol: timestamp, open, high, low, close, volume, quote_volume, trade_count, taker_buy_volume
-_TIMESTAMP, _VOLUME = 0, 5
 _HEAD, _REVISION = np.uint64(len('{"symbol":"')), text('"revision":0}')
-_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
-_QUOTE, _COLON, _SPACE, _ZERO, _POINT = (ord(c) for c in '": 0.')
+# How far it is from the end of a value to the next: from the symbol on, each of those that are counted.
+_GAPS = np.array(
+    [
+        len(between)
+        for between in (
+            '","timestamp":', ',"open":"', '","high":"', '","low":"', '","close":"', '","volume":"',
+            '","quote_volume":"', '","trade_count":', ',"taker_buy_volume":"',
+        )
+    ],
+    np.uint64,
+)  # fmt: skip
+_TIMESTAMP, _VOLUME = 0, 5
+_1, _3 = np.uint64(1), np.uint64(3)
+_QUOTE, _SPACE, _ZERO, _POINT = (ord(c) for c in '" 0.')
 
 
 def _crc_table() -> Wide:
@@ -52,10 +62,8 @@ def _count(data: Bytes, ends: Ints) -> tuple[int, int, int]:
         while data[at] != _QUOTE:
             crc = _crc(crc, data[at])
             at += _1
-        for field in range(_FIELDS):
-            while data[at] != _COLON:
-                at += _1
-            at += _2 if data[at + _1] == _QUOTE else _1
+        for field in range(len(_GAPS)):
+            at += _GAPS[field]
             stop = at
             while data[stop] == _POINT or _ZERO <= data[stop] <= _ZERO + 9:
                 stop += _1

@@ -48,7 +48,7 @@ class PartitionStats:
         self._open: dict[int, dict[str, Accumulator]] = {}
         self.next_close = NEVER  # the watermark at which a second is to be published
         self._published: dict[int, bytes] = {}  # seconds within the horizon, as flows.domain.packed has them
-        self._newest = -NEVER  # of the published seconds
+        self._oldest, self._newest = NEVER, -NEVER  # of the published seconds
         self._forgotten = -NEVER  # the newest second that an earlier, shorter horizon has dropped
         self._whole_from = -NEVER
         self._dirty: dict[int, dict[str, Accumulator]] = {}
@@ -102,7 +102,7 @@ class PartitionStats:
     def keep(self, seconds: dict[int, bytes]) -> None:
         """Take seconds that were published and not known here, ascending and packed (`flows.domain.packed`)."""
         self._published |= seconds
-        self._newest = max(self._newest, *seconds)
+        self._oldest, self._newest = min(self._oldest, *seconds), max(self._newest, *seconds)
         self._forget()
 
     def _take(self, record: LogRecord, received_ms: int | None, out: list[Output]) -> None:
@@ -187,7 +187,7 @@ class PartitionStats:
                 out.extend(SecondStat(symbol, second, *row) for symbol, row in new.items())
             packed = self._published.get(second)
             self._published[second] = merged(packed, new) if packed else pack(new)
-            self._newest = max(self._newest, second)
+            self._oldest, self._newest = min(self._oldest, second), max(self._newest, second)
         self.next_close = min(self._open, default=NEVER) + self.close_after_ms
         self._forget()
 
@@ -198,8 +198,11 @@ class PartitionStats:
 
     def _forget(self) -> None:
         last_dropped = self._last_dropped
+        if self._oldest > last_dropped:
+            return
         for second in [s for s in self._published if s <= last_dropped]:
             del self._published[second]
+        self._oldest = min(self._published, default=NEVER)
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` reads them."""
@@ -228,6 +231,7 @@ class PartitionStats:
         self._published = state["published"]
         if state["version"] == COMPRESSED_VERSION:
             self._published = {second: pack(_unpickled(rows)) for second, rows in self._published.items()}
+        self._oldest = min(self._published, default=NEVER)
         self._newest = max(self._published, default=-NEVER)
         self._forgotten = state.get("forgotten", -NEVER)
         self._whole_from = state.get("whole_from", -NEVER)
