@@ -125,11 +125,13 @@ class _Done:
         values = read_params(loaded.strategy, given | {name: texts.split(",")[0] for name, texts in swept.items()})
         wanted = combinations(known, values, {name: texts.split(",") for name, texts in swept.items()})
         if swept:
+            number = len(wanted)
             wanted, refusals = possible(loaded, wanted)
             if not wanted:
                 raise refusals[0]
             if refusals:
-                typer.echo(f"{len(refusals)} impossible combinations left out, the first: {refusals[0]}", err=True)
+                left_out = f"{len(refusals)} of {number} combinations"
+                typer.echo(f"impossible, and left out: {left_out}, the first: {refusals[0]}", err=True)
         with TemporaryDirectory(prefix="tracker-backtest-") as directory:
             spool, replayed = _spooled(plan, brokers, Path(directory))
             manifest = plan.manifest(replayed, loaded)
